@@ -1,0 +1,33 @@
+"""Structured logs: one JSON object a line on stderr, or short coloured lines on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure_logs(*, json: bool | None = None, level: str = "info", **context: Any) -> None:
+    """Send logs to stderr, as JSON unless stderr is a terminal; `context` (run, rank) is added to every line."""
+    as_json = not sys.stderr.isatty() if json is None else json
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.bind_contextvars(**context)
+
+
+def get_logger() -> Any:
+    """Return the logger: `get_logger().info("event_name", key=value)`."""
+    return structlog.get_logger()

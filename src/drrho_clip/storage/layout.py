@@ -1,0 +1,114 @@
+"""Where everything lies in the object store: every key of the project is made here."""
+
+from __future__ import annotations
+
+from drrho_clip.errors import ConfigError
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name` if it can be one folder of a key; raise ConfigError otherwise."""
+    if not name or name.startswith(".") or not all(c.isalnum() or c in "._-" for c in name):
+        raise ConfigError(
+            f"'{name}' cannot be the name of a {what}", fix="Use letters, digits, '-', '_' and '.', not starting with a dot."
+        )
+    return name
+
+
+def dataset(name: str) -> str:
+    """Folder of a dataset."""
+    return f"datasets/{check_name(name, 'dataset')}"
+
+
+def dataset_manifest(name: str, version: int | None = None) -> str:
+    """The newest manifest of a dataset, or the immutable copy of one version."""
+    return f"{dataset(name)}/manifest.json" if version is None else f"{dataset(name)}/versions/{version:06d}.json"
+
+
+def shard(name: str, number: int) -> str:
+    """A tar of samples; its member index lies beside it, see `shard_index`."""
+    return f"{dataset(name)}/shards/{number:06d}.tar"
+
+
+def shard_index(shard_key: str) -> str:
+    """The member offsets of a shard."""
+    return shard_key.removesuffix(".tar") + ".idx"
+
+
+def reference(name: str, reference_id: str) -> str:
+    """Folder of one reference model's features of one dataset."""
+    return f"{dataset(name)}/reference/{check_name(reference_id, 'reference')}"
+
+
+def reference_manifest(name: str, reference_id: str) -> str:
+    """Written last: which model, which preprocessing, which shards."""
+    return f"{reference(name, reference_id)}/manifest.json"
+
+
+def reference_features(name: str, reference_id: str, shard_key: str) -> str:
+    """Features of the samples of one shard, [n, 2, dim] fp16."""
+    return f"{reference(name, reference_id)}/{shard_key.rsplit('/', 1)[-1].removesuffix('.tar')}.safetensors"
+
+
+def reference_losses(name: str, reference_id: str) -> str:
+    """Per-sample losses of the reference."""
+    return f"{reference(name, reference_id)}/losses.parquet"
+
+
+def run(name: str) -> str:
+    """Folder of a training run."""
+    return f"runs/{check_name(name, 'run')}"
+
+
+def run_config(name: str) -> str:
+    """The training config of a run, written once."""
+    return f"{run(name)}/config.yaml"
+
+
+def run_metrics(name: str) -> str:
+    """One JSON object per logged step."""
+    return f"{run(name)}/metrics.jsonl"
+
+
+def run_summary(name: str) -> str:
+    """Written last by training: what the finished run saw and reached."""
+    return f"{run(name)}/summary.json"
+
+
+def run_weights(name: str) -> str:
+    """Per-sample weights of the finished run (index, image_weight, text_weight)."""
+    return f"{run(name)}/weights.parquet"
+
+
+def checkpoint(name: str, step: int) -> str:
+    """Folder of one checkpoint."""
+    return f"{run(name)}/checkpoints/step-{step:08d}"
+
+
+def checkpoint_marker(name: str, step: int) -> str:
+    """Written last: the checkpoint is complete."""
+    return f"{checkpoint(name, step)}/COMPLETE.json"
+
+
+def export(name: str) -> str:
+    """The trained model as open_clip loads it."""
+    return f"{run(name)}/export"
+
+
+def evaluation(name: str, dataset_name: str, split: str) -> str:
+    """Results of a run on one split of one dataset."""
+    return f"{run(name)}/evaluation/{check_name(dataset_name, 'dataset')}-{check_name(split, 'split')}.json"
+
+
+def reference_evaluation(dataset_name: str, reference_id: str, split: str) -> str:
+    """Results of a reference on one split of the dataset it was computed for."""
+    return f"{reference(dataset_name, reference_id)}/evaluation/{check_name(split, 'split')}.json"
+
+
+def report(name: str) -> str:
+    """The HTML report of one run."""
+    return f"{run(name)}/report.html"
+
+
+def comparison(name: str) -> str:
+    """The HTML report of several runs side by side."""
+    return f"comparisons/{check_name(name, 'comparison')}/report.html"
