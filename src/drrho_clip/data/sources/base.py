@@ -1,0 +1,42 @@
+"""What every source gives: raw samples, or the reason why one cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One image-text pair as the source has it; `load` gives the encoded image when it is needed (and can be pickled)."""
+
+    key: str
+    load: Callable[[], bytes]
+    caption: str
+    class_name: str | None = None
+    split: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that gave no sample: a reason from a closed list (`REASONS`) and what exactly was wrong."""
+
+    key: str
+    reason: str
+    detail: str
+
+
+class Source(Protocol):
+    """Where image-text data comes from."""
+
+    notice: str  # credit and licence to show wherever its pictures are shown; "" = none known
+    classnames: tuple[str, ...]  # in label order where the source has classes, else empty
+    templates: tuple[str, ...]  # prompts for zero-shot classification, with {} for the class name; empty = the defaults
+
+    def total(self) -> int | None:
+        """Number of rows where it is known before reading."""
+
+    def samples(self, known: Collection[str]) -> Iterator[RawSample | Rejected]:
+        """Yield the samples whose key is not in `known`, in an order that depends on keys and seed alone."""
