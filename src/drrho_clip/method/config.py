@@ -1,0 +1,72 @@
+"""The methods by name, each one frozen config that builds its objective."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from drrho_clip.schema import Config
+
+if TYPE_CHECKING:
+    from drrho_clip.method.objective import Objective
+
+
+class MethodConfig(Config):
+    """What every method declares; `build` gives its objective for a dataset of `samples` and a run of `epochs`."""
+
+    needs_reference: ClassVar[bool] = False
+
+    temperature: float = Field(0.07, gt=0, le=1)
+    learn_temperature: bool = True
+    min_temperature: float = Field(0.01, gt=0, description="A logit scale of at most 100, as CLIP keeps it")
+    max_temperature: float = Field(1.0, gt=0)
+    temperature_learning_rate: float = Field(0.0, ge=0, description="0 = the model's learning rate")
+
+    def build(self, samples: int, epochs: int) -> Objective:
+        """Return the objective as a module; its state is u (if it has one) and the temperature."""
+        raise NotImplementedError
+
+
+class OpenClipConfig(MethodConfig):
+    """Symmetric cross-entropy over the batch (Radford et al., arXiv 2103.00020), as open_clip trains it."""
+
+    def build(self, samples: int, epochs: int) -> Objective:
+        """See MethodConfig."""
+        from drrho_clip.method.objective import BatchContrastive
+
+        return BatchContrastive(self)
+
+
+class GlobalConfig(MethodConfig):
+    """What the global contrastive methods share (SogCLR, arXiv 2202.12387; FastCLIP, arXiv 2407.01445)."""
+
+    eps: float = Field(1e-14, ge=0)
+    rho: float = Field(11.0, ge=0)
+    gamma_min: float = Field(0.0, ge=0, le=1, description="0 = recommended from the number of decay epochs")
+    gamma_epochs: int = Field(-1, ge=-1, description="-1 = half of the run")
+
+    def build(self, samples: int, epochs: int) -> Objective:
+        """See MethodConfig."""
+        from drrho_clip.method.objective import GlobalContrastive
+
+        return GlobalContrastive(self, samples=samples, epochs=epochs)
+
+
+class FastClipConfig(GlobalConfig):
+    """FastCLIP-v3: global learnable temperature, eps 1e-14, rho 11 (arXiv 2407.01445)."""
+
+    temperature_learning_rate: float = Field(7.8125e-5, ge=0)
+
+
+class DrrhoConfig(GlobalConfig):
+    """DRRho-CLIP: pairwise losses minus the reference's, constant temperature 0.01, eps 1e-4 (arXiv 2505.06699)."""
+
+    needs_reference: ClassVar[bool] = True
+
+    temperature: float = Field(0.01, gt=0, le=1)
+    learn_temperature: bool = False
+    eps: float = Field(1e-4, ge=0)
+
+
+METHODS: dict[str, type[MethodConfig]] = {"openclip": OpenClipConfig, "fastclip": FastClipConfig, "drrho": DrrhoConfig}

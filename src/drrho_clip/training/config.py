@@ -1,0 +1,77 @@
+"""Settings of the step `train`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from drrho_clip.errors import nearest
+from drrho_clip.method import METHODS, MethodConfig
+from drrho_clip.schema import Config
+
+OWN = -1.0  # "the method's own value", for settings whose 0 means something
+
+
+class TrainConfig(Config):
+    """One training run; every field is a scalar. Defaults are the published ones for ViT-B at 5,120 samples a batch."""
+
+    run: str = Field("drrho", description="Name of the run: its folder in the store")
+    dataset: str = "openmoji"
+    dataset_version: int = Field(0, ge=0, description="0 = the newest when the run starts")
+    split: str = "train"
+    method: str = Field("drrho", description="openclip, fastclip or drrho")
+    reference: str = Field("", description="Name of the reference's features; needed by drrho, shows the variances for the others")
+    architecture: str = Field("ViT-B-16", description="Any open_clip architecture or one of drrho-small, drrho-tiny, ...")
+    batch_size: int = Field(5120, ge=2, description="Global: over all processes")
+    samples: int = Field(1_280_000_000, ge=1, description="Samples seen in all, rounded down to whole batches")
+    learning_rate: float = Field(3.125e-4, gt=0)
+    weight_decay: float = Field(0.2, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.98, ge=0, lt=1)
+    adam_eps: float = Field(1e-6, gt=0)
+    warmup_steps: int = Field(500, ge=0)
+    gradient_clip: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0 = no limit")
+    temperature: float = Field(OWN, description="Start (or constant) temperature; -1 = the method's own")
+    learn_temperature: Literal["auto", "yes", "no"] = Field("auto", description="auto = as the method is published")
+    temperature_learning_rate: float = Field(OWN, description="-1 = the method's own")
+    eps: float = Field(OWN, description="Floor inside the logarithm; large enough it lets anchors drop out; -1 = the method's own")
+    rho: float = Field(OWN, description="Radius of the robust objective, with a learnable temperature; -1 = the method's own")
+    gamma_min: float = Field(OWN, description="Last weight of the batch in the moving average u; -1 = from the decay epochs")
+    gamma_epochs: int = Field(-1, ge=-1, description="Epochs over which gamma falls from 1; -1 = half of the run")
+    augmentation: Literal["none", "shift", "crop"] = Field("crop", description="shift suits drawings of 32 to 64 pixels")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto = bf16 on GPUs")
+    seed: int = 0
+    lanes: int = Field(0, ge=0, description="Lanes of the data order; 0 = from the batch size")
+    workers: int = Field(0, ge=0, description="Data workers of each process; 0 = read in the process itself")
+    checkpoint_steps: int = Field(1000, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    log_steps: int = Field(10, ge=1)
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of /metrics on rank 0; 0 = not served")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method '{self.method}'. " + nearest(self.method, METHODS))
+        self.objective()
+        if METHODS[self.method].needs_reference and not self.reference:
+            raise ValueError(
+                f"method '{self.method}' needs a reference: set it to the name under which `drrho reference` stored its features"
+            )
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.samples // self.batch_size
+
+    def objective(self) -> MethodConfig:
+        """The method's own config, with what was set here."""
+        fields: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("temperature", "temperature_learning_rate", "eps", "rho", "gamma_min", "gamma_epochs")
+            if getattr(self, name) != OWN and name in METHODS[self.method].model_fields
+        }
+        if self.learn_temperature != "auto":
+            fields["learn_temperature"] = self.learn_temperature == "yes"
+        return METHODS[self.method].parse(fields, where=f"method {self.method}")
