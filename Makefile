@@ -1,0 +1,55 @@
+# Everything from a fresh clone: only Python 3.11+ and a shell are needed. `make help` lists the targets.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BOOTSTRAP := .cache/bootstrap
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= drrho-clip:$(VERSION)
+# Values reach the shell through the environment, so that folders with spaces in their names stay whole.
+export STORE FOLDER ARGS IMAGE BASE TORCH_INDEX EXTRAS
+# No interpreter from elsewhere: the machine's own is the one that gets checked.
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo clipart test lint format constraints image clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-20s%s\n' "$$name" "$$text"; done
+
+install: $(STAMP) ## Make .venv with the project and everything it needs, at the versions of constraints.txt
+
+demo: $(STAMP) ## Train and compare three methods on real drawings (STORE=folder or s3://bucket/prefix, FOLDER=demo)
+	@$(BIN)/drrho demo --folder "$${FOLDER:-demo}" $${STORE:+--store "$$STORE"}
+
+clipart: $(STAMP) ## The same on 8,000 clip-art pictures (FOLDER=demo/clipart)
+	@examples/clipart/run.sh --folder "$${FOLDER:-demo/clipart}" $${STORE:+--store "$$STORE"}
+
+test: $(STAMP) ## Run the test suite (ARGS="-k name" and the like go to pytest)
+	@$(BIN)/pytest $$ARGS
+
+lint: $(STAMP) ## Check style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+format: $(STAMP) ## Put the code into the project's format
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+constraints: $(STAMP) ## Add what is new in pyproject.toml to constraints.txt, keeping the versions that are there
+	@uv=$$(command -v uv || echo $(BOOTSTRAP)/bin/uv); UV_CUSTOM_COMPILE_COMMAND='make constraints' "$$uv" pip compile --quiet --universal --python-version 3.11 --extra test \
+		--no-annotate --no-emit-index-url --output-file constraints.txt pyproject.toml
+
+image: ## Build the container image (IMAGE=name:tag, BASE=..., TORCH_INDEX=..., EXTRAS=[demo])
+	@engine=$$(command -v docker || command -v podman || command -v buildah) || \
+		{ echo 'make image needs docker, podman or buildah, and none of them is installed.' >&2; exit 2; }; \
+	"$$engine" build -f images/Dockerfile -t "$$IMAGE" --build-arg VERSION=$(VERSION) $${BASE:+--build-arg BASE="$$BASE"} \
+		$${TORCH_INDEX:+--build-arg TORCH_INDEX="$$TORCH_INDEX"} $${EXTRAS:+--build-arg EXTRAS="$$EXTRAS"} .
+
+clean: ## Remove the environment and every cache (what demo/ holds stays)
+	@rm -rf $(VENV) .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stamp is written last, so an interrupted installation goes on where it was; a second call costs nothing.
+$(STAMP): pyproject.toml constraints.txt
+	@tools/install.sh $(VENV) $(BOOTSTRAP) && touch $(STAMP)
