@@ -18,6 +18,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-20s%s\n' "$$name" "$$text"; done
 
 install: $(STAMP) ## Make .venv with the project and everything it needs, at the versions of constraints.txt
+	@:
 
 demo: $(STAMP) ## Train and compare three methods on real drawings (STORE=folder or s3://bucket/prefix, FOLDER=demo)
 	@$(BIN)/drrho demo --folder "$${FOLDER:-demo}" $${STORE:+--store "$$STORE"}

@@ -38,9 +38,12 @@ find_uv() {
 python=$(find_python)
 uv=$(find_uv)
 
+# Bars where somebody is watching, silence elsewhere.
+[ -t 2 ] && quiet= || quiet=--quiet
+
 if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     "$uv" venv --quiet --clear --python "$python" "$venv"
 fi
 echo "Installing into $venv (PyTorch is large: the first time takes minutes) ..." >&2
-"$uv" pip install --quiet --exact --python "$venv/bin/python" --build-constraints constraints.txt --constraints constraints.txt \
+"$uv" pip install $quiet --exact --python "$venv/bin/python" --build-constraints constraints.txt --constraints constraints.txt \
     --editable '.[test]'
