@@ -18,8 +18,8 @@ find_python() {
             return
         fi
     done
-    fail "Python 3.11 or newer is needed; ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || true). \
-Install one, or name one with: make PYTHON=/path/to/python3.11"
+    found=$("${PYTHON:-python3}" --version 2>/dev/null) || found='not there'
+    fail "Python 3.11 or newer is needed, and ${PYTHON:-python3} is $found. Install one, or name one: make PYTHON=/path/to/python3.11 ..."
 }
 
 find_uv() {
