@@ -1,0 +1,1 @@
+"""From image-text data to batches: sources, shards, manifest, order and reading."""

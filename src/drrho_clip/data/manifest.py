@@ -1,0 +1,197 @@
+"""The manifest of a dataset: its shards, splits, classes and origin; written last, one immutable version after the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
+
+from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing, nearest
+from drrho_clip.schema import Config
+from drrho_clip.storage import layout
+
+if TYPE_CHECKING:
+    from drrho_clip.storage import Store
+
+SPLITS = ("train", "validation", "heldout")
+
+
+class Shard(Config):
+    """One tar of samples; its samples have the indices base .. base + count - 1 and belong to one split."""
+
+    key: str
+    etag: str
+    sha256: str
+    bytes: int = Field(ge=0)
+    count: int = Field(ge=1)
+    base: int = Field(ge=0)
+    split: str
+
+
+class Failure(Config):
+    """How many rows gave no sample for one reason, and the first of them as "key: detail"."""
+
+    count: int
+    examples: tuple[str, ...] = ()
+
+
+class Manifest(Config):
+    """One version of a dataset. Sample indices are stable: later versions only append shards."""
+
+    name: str
+    version: int = Field(ge=1)
+    id: str = Field(description="sha256 over the shards' sha256s, see `dataset_id`")
+    shards: tuple[Shard, ...]
+    classnames: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    source: dict[str, Any] = Field(default_factory=dict, description="The settings that made it")
+    failed: dict[str, Failure] = Field(default_factory=dict, description="Rows without a sample, by reason")
+    converted: dict[str, int] = Field(default_factory=dict, description="Images that were not 8-bit RGB, by original mode")
+    exchanged: int = Field(0, ge=0, description="Samples whose caption is another sample's (caption noise)")
+    notice: str = Field("", description="Credit and licence of the pictures; shown wherever they are shown")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        base = 0
+        for shard in self.shards:
+            if shard.base != base:
+                raise ValueError(f"shard {shard.key} has base {shard.base}, but {base} samples lie before it")
+            base += shard.count
+        if self.id != dataset_id(self.shards):
+            raise ValueError("the id does not belong to these shards")
+        return self
+
+    @property
+    def total(self) -> int:
+        """Number of samples of all splits: the length of u."""
+        return sum(shard.count for shard in self.shards)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Samples per split, in the order train, validation, heldout, then any other."""
+        counts: dict[str, int] = {}
+        for shard in self.shards:
+            counts[shard.split] = counts.get(shard.split, 0) + shard.count
+        order = [split for split in SPLITS if split in counts] + sorted(set(counts) - set(SPLITS))
+        return {split: counts[split] for split in order}
+
+    def split(self, name: str) -> tuple[Shard, ...]:
+        """Return the shards of one split; raise DataError with the splits there are."""
+        found = tuple(shard for shard in self.shards if shard.split == name)
+        if not found:
+            there = ", ".join(f"{split} ({count} samples)" for split, count in self.splits.items())
+            raise DataError(f"Dataset '{self.name}' has no split '{name}'", fix=f"It has: {there}.")
+        return found
+
+    def check(self, store: Store) -> None:
+        """Compare every shard with the store, without reading it; raise DataError that names what is gone or altered."""
+        problems = []
+        for shard in self.shards:
+            found = store.head(shard.key)
+            if found is None:
+                problems.append(f"{shard.key} is gone")
+            elif found.size != shard.bytes:
+                problems.append(f"{shard.key} has {found.size} bytes instead of {shard.bytes}")
+            elif found.etag != shard.etag:
+                problems.append(f"{shard.key} was altered (etag {found.etag} instead of {shard.etag})")
+        if problems:
+            more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise DataError(
+                f"{len(problems)} of {len(self.shards)} shards of dataset '{self.name}' version {self.version} cannot be used: "
+                + "; ".join(problems[:5])
+                + more,
+                where=store.uri_of(layout.dataset(self.name)),
+                fix=REPAIR,
+            )
+
+
+REPAIR = "Restore the object from a backup, or ingest the data again under a new dataset name."
+
+
+def dataset_id(shards: Iterable[Shard]) -> str:
+    """sha256 over the shards' sha256s in order: what references and runs are pinned to."""
+    return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
+
+
+def load_manifest(store: Store, dataset: str, version: int | None = None) -> Manifest:
+    """Read the newest manifest of a dataset or one version; raise DataError that says what is there instead."""
+    found = find_manifest(store, dataset, version)
+    if found is not None:
+        return found
+    if version is not None and (newest := find_manifest(store, dataset)) is not None:
+        raise DataError(
+            f"Dataset '{dataset}' has no version {version}",
+            where=store.uri_of(layout.dataset(dataset)),
+            fix=f"Its versions are 1 to {newest.version}; leave the version out for the newest.",
+        )
+    known = list_datasets(store)
+    hint = nearest(dataset, known) if known else "There is no dataset at all."
+    raise DataError(
+        f"There is no dataset '{dataset}'", where=store.uri, fix=hint + " `drrho ingest` makes one; is the store the right one?"
+    )
+
+
+def find_manifest(store: Store, dataset: str, version: int | None = None) -> Manifest | None:
+    """Read a manifest, or return None where there is none; raise DataError where it cannot be understood."""
+    key = layout.dataset_manifest(dataset, version)
+    try:
+        data = store.read(key)
+    except ObjectMissing:
+        return None
+    return parse_manifest(data, store.uri_of(key))
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Validate the JSON of a manifest; raise DataError."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValueError as error:
+        lines = str(error).splitlines()
+        raise DataError(
+            "The manifest cannot be read: " + " ".join(line.strip() for line in lines[1:3] or lines),
+            where=where,
+            fix="Copy the newest file of versions/ beside it over it, or ingest again under a new name.",
+        ) from None
+
+
+def list_datasets(store: Store) -> list[str]:
+    """Names of the datasets that have a manifest."""
+    keys = (info.key for info in store.list("datasets/"))
+    return sorted(key.split("/")[1] for key in keys if key.count("/") == 2 and key.endswith("/manifest.json"))
+
+
+def publish(store: Store, manifest: Manifest) -> Manifest:
+    """Write the immutable version file, then manifest.json, each conditionally; the first of two writers wins.
+
+    A crash between the two leaves readers on the previous version; the next ingest calls this again and heals it. Raises
+    DataError where another writer has published something else as this version.
+    """
+    data = (manifest.model_dump_json(indent=1) + "\n").encode()
+    version_key = layout.dataset_manifest(manifest.name, manifest.version)
+    try:
+        store.write(version_key, data, if_absent=True)
+    except ObjectChanged:
+        if store.read(version_key) != data:
+            raise DataError(
+                f"Another ingest has published version {manifest.version} of dataset '{manifest.name}' meanwhile",
+                where=store.uri_of(version_key),
+                fix="Run this ingest again: it adds to that version what it lacks.",
+            ) from None
+    _point_to(store, manifest, data)
+    return manifest
+
+
+def _point_to(store: Store, manifest: Manifest, data: bytes) -> None:
+    key = layout.dataset_manifest(manifest.name)
+    try:
+        info = store.head(key)
+        if info is None:
+            store.write(key, data, if_absent=True)
+            return
+        newest = parse_manifest(store.read(key, etag=info.etag), store.uri_of(key))
+        if newest.version < manifest.version:
+            store.write(key, data, if_match=info.etag)
+    except ObjectChanged:
+        _point_to(store, manifest, data)  # somebody moved it in between: look again, it only ever moves forward
