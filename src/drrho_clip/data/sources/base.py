@@ -6,6 +6,20 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from drrho_clip.data.images import IMAGE_REASONS
+
+REASONS = (
+    *IMAGE_REASONS,
+    "no_image",  # a caption without a picture
+    "no_caption",  # a picture without a caption, or a null one
+    "empty_caption",  # only spaces and control characters
+    "caption_encoding",  # neither UTF-8 nor Windows-1252
+    "caption_field",  # the caption file or cell is not of the expected form
+    "unreadable",  # the picture's file is not there or cannot be read
+    "duplicate_key",  # a second row of the same name
+    "not_paired",  # a name from which no pair can be told
+)
+
 
 @dataclass(frozen=True)
 class RawSample:

@@ -1,0 +1,42 @@
+"""Where image-text data comes from: one module per kind, opened by one function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from drrho_clip.data.config import IngestConfig
+from drrho_clip.data.sources.base import REASONS, RawSample, Rejected, Source
+from drrho_clip.errors import ConfigError
+
+if TYPE_CHECKING:
+    from drrho_clip.storage import Store
+
+__all__ = ["REASONS", "RawSample", "Rejected", "Source", "open_source"]
+
+_PATHS = {
+    "folder": "Set it to the folder that holds the images.",
+    "table": "Set it to a .csv, .tsv or .parquet file.",
+    "shards": "Set it to a folder of .tar files, a pattern such as 'data/{000..010}.tar', or an s3:// or http(s):// URL.",
+}
+
+
+def open_source(config: IngestConfig, store: Store | None = None) -> Source:
+    """Return the source that `config` names; shards that lie in `store` are read through it.
+
+    Raises ConfigError for settings that do not fit the kind of source, DataError where there is nothing to read.
+    """
+    if config.source in _PATHS and not config.path:
+        raise ConfigError(f"The source '{config.source}' needs `path`", fix=_PATHS[config.source])
+    if config.source == "folder":
+        from drrho_clip.data.sources.folder import FolderSource
+
+        return FolderSource(config)
+    if config.source == "openmoji":
+        from drrho_clip.data.sources.openmoji import OpenMojiSource
+
+        return OpenMojiSource(config)
+    if config.source == "scenes":
+        from drrho_clip.data.sources.scenes import ScenesSource
+
+        return ScenesSource(config)
+    raise ConfigError(f"The source '{config.source}' is not known")
