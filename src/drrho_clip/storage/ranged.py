@@ -1,0 +1,128 @@
+"""Reading an object that may take several connections: each goes on where the last one broke, on the same version."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import botocore.exceptions as aws
+from urllib3.exceptions import HTTPError
+
+from drrho_clip.errors import ObjectChanged, StorageError
+
+ATTEMPTS = 6
+FIRST_PAUSE = 0.2  # seconds; doubled after every attempt that gave nothing
+LONGEST_PAUSE = 10.0
+
+_BROKEN = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, HTTPError, OSError)
+
+# (first byte, last byte or None for the end, ETag or None) -> the response of GetObject
+Get = Callable[[int, int | None, str | None], Any]
+# where -> a context that raises errors of the client as ours
+Errors = Callable[[str], AbstractContextManager[None]]
+
+
+class RangedReader(io.RawIOBase):
+    """The bytes from `start` to `stop` (exclusive; None = the end) of one version of an object, in order.
+
+    The first response fixes ETag and length; every later one must agree with both. ObjectChanged if the object was
+    replaced, StorageError after `ATTEMPTS` connections in a row that gave nothing.
+    """
+
+    def __init__(
+        self, get: Get, errors: Errors, where: str, *, start: int = 0, stop: int | None = None, etag: str | None = None
+    ) -> None:
+        self._get, self._errors, self._where, self._etag = get, errors, where, etag
+        self._position, self._stop = start, stop
+        self._body: Any = None
+        self._total: int | None = None
+        # A generator of its own: the pauses must not disturb a seeded program.
+        self._random = random.SystemRandom()
+        with errors(where):
+            self._connect()
+
+    @property
+    def remaining(self) -> int:
+        """Bytes still to come."""
+        assert self._stop is not None
+        return self._stop - self._position
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read at least one byte, unless the end is reached."""
+        view = memoryview(buffer).cast("B")[: self.remaining]
+        if not view:
+            return 0
+        for failures in range(ATTEMPTS):
+            with self._errors(self._where):
+                count = self._try_read(view)
+            if count:
+                self._position += count
+                return count
+            self._drop()
+            time.sleep(self._random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures)))
+        raise StorageError(
+            f"The connection broke {ATTEMPTS} times in a row at byte {self._position:,}",
+            where=self._where,
+            fix="Check the network and the server; what was read so far was not kept.",
+        )
+
+    def readall(self) -> bytes:
+        """Read to the end in as few pieces as the connection gives."""
+        data = bytearray(self.remaining)
+        view, done = memoryview(data), 0
+        while count := self.readinto(view[done:]):
+            done += count
+        return bytes(data)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._drop()
+        super().close()
+
+    def _try_read(self, view: memoryview) -> int:
+        """Read something, or return 0 where the connection is broken."""
+        try:
+            if self._body is None:
+                self._connect()
+            return int(self._body.readinto(view))
+        except _BROKEN:
+            return 0
+        except aws.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
+                raise
+            return 0
+
+    def _connect(self) -> None:
+        last = None if self._stop is None else self._stop - 1
+        response = self._get(self._position, last, self._etag)
+        self._body = response["Body"]
+        etag, first, total = response["ETag"].strip('"'), *_extent(response)
+        if self._etag not in (None, etag) or self._total not in (None, total):
+            raise ObjectChanged(f"The object was replaced: ETag {etag} instead of {self._etag}", where=self._where)
+        stop = total if self._stop is None else self._stop
+        if first != self._position or stop > total:
+            raise StorageError(
+                f"Asked for the bytes from {self._position:,} to {stop:,} and got them from {first:,}; the object has {total:,}",
+                where=self._where,
+            )
+        self._etag, self._total, self._stop = etag, total, stop
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+
+def _extent(response: Any) -> tuple[int, int]:
+    """Return (first byte, length of the whole object) of a response."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.get("ContentRange", ""))
+    return (int(match[1]), int(match[2])) if match else (0, int(response["ContentLength"]))

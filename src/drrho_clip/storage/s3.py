@@ -1,0 +1,130 @@
+"""A store in a bucket of any S3-compatible server."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Self, cast
+
+from drrho_clip.errors import ObjectMissing, StorageError
+from drrho_clip.storage.base import Bytes, ObjectInfo, Store, check_key, check_prefix
+from drrho_clip.storage.files import disk_errors
+from drrho_clip.storage.multipart import PART_BYTES, upload_parts
+from drrho_clip.storage.ranged import RangedReader
+from drrho_clip.storage.s3_client import Connection
+
+_BUFFER = 1 << 20
+
+
+class S3Store(Store):
+    """Objects below `prefix` of a bucket."""
+
+    def __init__(self, bucket: str, prefix: str = "", *, page_size: int = 1000, connection: Connection | None = None) -> None:
+        if not bucket or "@" in bucket:
+            raise StorageError(
+                "The store's URI has no bucket", fix="Write s3://bucket/prefix; credentials go into AWS_* variables."
+            )
+        self.bucket, self.prefix, self.page_size = bucket, check_prefix(prefix), page_size
+        self.connection = connection or Connection()
+        self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+
+    def at(self, prefix: str) -> Self:
+        """Return the store of everything below `prefix`."""
+        return type(self)(self.bucket, self._full(prefix.strip("/")), page_size=self.page_size, connection=self.connection)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Return what is there, or None; a bucket that is not there is a StorageError."""
+        uri = self.uri_of(key)
+        try:
+            with self.connection.errors(uri):
+                response = self.connection.client.head_object(Bucket=self.bucket, Key=self._full(key))
+        except ObjectMissing:
+            self._check_bucket(uri)
+            return None
+        return ObjectInfo(key, response["ContentLength"], response["ETag"].strip('"'))
+
+    def open(self, key: str, *, etag: str | None = None) -> BinaryIO:
+        """Open for reading from start to end; see `RangedReader`."""
+        return cast(BinaryIO, io.BufferedReader(self._ranged(key, etag=etag), _BUFFER))
+
+    def read(self, key: str, *, etag: str | None = None) -> bytes:
+        """Return the whole object."""
+        with self._ranged(key, etag=etag) as stream:
+            return stream.readall()
+
+    def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
+        """Return exactly `length` bytes from `start`."""
+        if length == 0:
+            return b""
+        with self._ranged(key, start=start, stop=start + length, etag=etag) as stream:
+            return stream.readall()
+
+    def write(self, key: str, data: Bytes, *, if_absent: bool = False, if_match: str | None = None) -> ObjectInfo:
+        """Put an object in one request, conditionally where asked."""
+        condition: dict[str, str] = {}
+        if if_absent:
+            condition["IfNoneMatch"] = "*"
+        if if_match is not None:
+            condition["IfMatch"] = f'"{if_match}"'
+        with self.connection.errors(self.uri_of(key)):
+            response = self.connection.client.put_object(Bucket=self.bucket, Key=self._full(key), Body=bytes(data), **condition)
+        return ObjectInfo(key, len(data), response["ETag"].strip('"'))
+
+    def upload(self, key: str, path: str | os.PathLike[str], *, if_absent: bool = False) -> ObjectInfo:
+        """Put a file: in one request where it is small, else in parts that become the object all at once."""
+        path = Path(path)
+        with disk_errors(path):
+            size = path.stat().st_size
+            if size <= PART_BYTES:
+                return self.write(key, path.read_bytes(), if_absent=if_absent)
+        with self.connection.errors(self.uri_of(key)):
+            etag = upload_parts(self.connection.client, self.bucket, self._full(key), path, size, if_absent=if_absent)
+        info = self.head(key)
+        if info is None or (info.etag == etag and info.size != size):
+            found = "nothing" if info is None else f"{info.size:,} bytes"
+            raise StorageError(f"The store took {size:,} bytes and holds {found}", where=self.uri_of(key))
+        return ObjectInfo(key, size, etag)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield every object whose key starts with `prefix`, page by page; folder markers are no objects."""
+        base = f"{self.prefix}/" if self.prefix else ""
+        pages = self.connection.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=base + check_prefix(prefix), PaginationConfig={"PageSize": self.page_size}
+        )
+        with self.connection.errors(f"{self.uri}/{prefix}"):
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    if not item["Key"].endswith("/"):
+                        yield ObjectInfo(item["Key"].removeprefix(base), item["Size"], item["ETag"].strip('"'))
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is no error."""
+        with self.connection.errors(self.uri_of(key)):
+            self.connection.client.delete_object(Bucket=self.bucket, Key=self._full(key))
+
+    def _full(self, key: str) -> str:
+        check_key(key)
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _check_bucket(self, uri: str) -> None:
+        """Tell 'no such object' from 'no such bucket', which the answer to HEAD does not."""
+        try:
+            with self.connection.errors(uri):
+                self.connection.client.head_bucket(Bucket=self.bucket)
+        except ObjectMissing as error:
+            raise StorageError(
+                "There is no such bucket", where=error.where, fix="Create the bucket, or correct its name or the endpoint."
+            ) from error
+
+    def _ranged(self, key: str, *, start: int = 0, stop: int | None = None, etag: str | None = None) -> RangedReader:
+        uri, full = self.uri_of(key), self._full(key)
+
+        def get(first: int, last: int | None, version: str | None) -> Any:
+            asked: dict[str, str] = {} if version is None else {"IfMatch": f'"{version}"'}
+            if first or last is not None:
+                asked["Range"] = f"bytes={first}-{'' if last is None else last}"
+            return self.connection.client.get_object(Bucket=self.bucket, Key=full, **asked)
+
+        return RangedReader(get, self.connection.errors, uri, start=start, stop=stop, etag=etag)

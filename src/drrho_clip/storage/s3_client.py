@@ -1,0 +1,155 @@
+"""The one place that builds the S3 client, and the one place that turns its errors into ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.exceptions as aws
+import botocore.session
+from botocore.config import Config
+from botocore.configprovider import ConfiguredEndpointProvider
+
+from drrho_clip.errors import ObjectChanged, ObjectMissing, StorageError
+
+ATTEMPTS = 4
+
+_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"}
+_FORBIDDEN = {"AccessDenied", "403", "Forbidden"}
+_MISSING = {"NoSuchKey", "404", "NotFound"}
+_CHANGED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_NO_CREDENTIALS = (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError)
+_NO_SERVER = (aws.ConnectionError, aws.HTTPClientError)
+
+
+class Connection:
+    """The client of this process, built on first use and again after a fork; only its absence is pickled."""
+
+    def __init__(self) -> None:
+        self._built: tuple[int, Any, str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_built": None}
+
+    @property
+    def client(self) -> Any:
+        """The boto3 client of this process (thread-safe)."""
+        return self._get()[1]
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the server."""
+        return str(self.client.meta.endpoint_url)
+
+    @property
+    def identity(self) -> str:
+        """Whose credentials are used: the first characters of the access key id, never the secret."""
+        return self._get()[2]
+
+    def _get(self) -> tuple[int, Any, str]:
+        # Two threads may both build one; each is whole, and the last stays.
+        if self._built is None or self._built[0] != os.getpid():
+            self._built = (os.getpid(), *_build())
+        return self._built
+
+    @contextmanager
+    def errors(self, uri: str) -> Iterator[None]:
+        """Raise what goes wrong inside as StorageError that names object, endpoint, credentials and what to do."""
+        try:
+            yield
+        except (aws.ClientError, aws.BotoCoreError, aws.HTTPClientError) as error:
+            where = f"{uri} at {self.endpoint}, {self.identity}"
+            raise _translate(error, where) from error
+
+
+def _build() -> tuple[Any, str]:
+    try:
+        core = botocore.session.get_session()
+        endpoint = _configured_endpoint(core)
+        session = boto3.session.Session(botocore_session=core)
+        region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
+        client = session.client("s3", region_name=region, endpoint_url=endpoint, config=_client_config(foreign=bool(endpoint)))
+        credentials = session.get_credentials()
+    except (aws.BotoCoreError, ValueError) as error:
+        raise StorageError(f"The AWS settings cannot be used: {error}", fix="Check the AWS_* variables and ~/.aws.") from error
+    if credentials is None:
+        return client, "no credentials"
+    return client, f"access key {(credentials.access_key or '')[:4]}... from {credentials.method}"
+
+
+def _configured_endpoint(core: Any) -> str | None:
+    """Return the endpoint of the environment or the profile, None for AWS itself; refuse one that carries a password."""
+    provider = ConfiguredEndpointProvider(full_config=core.full_config, scoped_config=core.get_scoped_config(), client_name="s3")
+    endpoint: str | None = provider.provide()
+    if not endpoint:
+        return None
+    parts = urlsplit(endpoint)
+    if parts.username is not None or parts.password is not None:
+        raise StorageError(
+            "The endpoint URL carries a user name or password",
+            where=f"host {parts.hostname}",
+            fix="Put credentials into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, only http(s)://host:port into the endpoint.",
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StorageError(f"The endpoint '{endpoint}' is no http(s) address", fix="Set AWS_ENDPOINT_URL to http(s)://host:port.")
+    return endpoint
+
+
+def _client_config(*, foreign: bool) -> Config:
+    settings: dict[str, Any] = {
+        "connect_timeout": 5,
+        "read_timeout": 30,
+        "max_pool_connections": 32,
+        "tcp_keepalive": True,
+        "retries": {"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS))},
+    }
+    if foreign:
+        # Other servers may store AWS's checksum trailers inside the object, and seldom have a DNS name per bucket.
+        settings |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+        settings["s3"] = {"addressing_style": "path"}
+    return Config(**settings)
+
+
+def error_code(error: aws.ClientError) -> str:
+    """Return the code of a refusal: 'NoSuchKey', or the HTTP status where there was no body."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _translate(error: Exception, where: str) -> StorageError:
+    if isinstance(error, aws.ClientError):
+        return _translate_refusal(error, where)
+    if isinstance(error, _NO_CREDENTIALS):
+        return StorageError(
+            "There are no credentials for the object store", where=where, fix="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
+    if isinstance(error, _NO_SERVER):
+        return StorageError(
+            f"The object store does not answer ({type(error).__name__})",
+            where=where,
+            fix="Check that the server runs and that AWS_ENDPOINT_URL names it.",
+        )
+    return StorageError(f"The object store cannot be used: {error}", where=where)
+
+
+def _translate_refusal(error: aws.ClientError, where: str) -> StorageError:
+    code = error_code(error)
+    if code == "NoSuchBucket":
+        return StorageError("There is no such bucket", where=where, fix="Create the bucket, or correct its name or the endpoint.")
+    if code in _MISSING:
+        return ObjectMissing("There is no such object", where=where)
+    if code in _CHANGED:
+        return ObjectChanged("The object is not, or no longer, the version that was expected", where=where)
+    if code in _REFUSED:
+        fix = "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and that they belong to this endpoint."
+        return StorageError(f"The object store does not know these credentials ({code})", where=where, fix=fix)
+    if code in _FORBIDDEN:
+        fix = "Give this access key the right to read, write, list and delete there, or use other credentials."
+        return StorageError("The object store forbids this", where=where, fix=fix)
+    if code == "RequestTimeTooSkewed":
+        return StorageError("The clock of this machine differs too much from the store's", where=where, fix="Set the clock.")
+    message = error.response.get("Error", {}).get("Message", "")
+    return StorageError(f"The object store refused: {code} {message}".rstrip(), where=where)
