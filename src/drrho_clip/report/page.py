@@ -1,0 +1,73 @@
+"""The HTML page: results, weights and notes become one self-contained file without scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import jinja2
+
+from drrho_clip.report.facts import DatasetFacts, run_facts, run_labels, settings
+from drrho_clip.report.gallery import Gallery
+from drrho_clip.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, training_plots
+from drrho_clip.report.results import Results
+from drrho_clip.report.table import COLUMNS, best_rows, comparison_table
+
+COLOURS = 8  # colour classes of the style sheet
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the template shows; strings are plain text."""
+
+    title: str
+    results: Results
+    datasets: Sequence[DatasetFacts]
+    galleries: Sequence[Gallery]
+    notes: Sequence[str]
+    sources: Sequence[str]
+    versions: Mapping[str, str]
+    written: datetime
+
+    @property
+    def lead(self) -> str:
+        """One sentence under the heading."""
+        runs, references = len(self.results.runs), len(self.results.references)
+        what = f"{runs} runs" if runs > 1 else f"Run {self.results.runs[0].name}"
+        beside = f" beside {references} references" if references > 1 else " beside its reference" if references else ""
+        return f"{what}{beside}, evaluated on split {self.results.split} of {self.results.dataset or 'an unknown dataset'}."
+
+    @property
+    def notices(self) -> list[str]:
+        """Credit and licence of the pictures that are shown, each once."""
+        return list(dict.fromkeys(gallery.notice for gallery in self.galleries if gallery.notice))
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML: autoescaped, so that no caption, name or setting is ever markup."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("drrho_clip.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    runs = page.results.runs
+    labels = run_labels(runs)
+    rows = comparison_table(page.results)
+    columns = [column for column in COLUMNS if any(column.key in row.values for row in rows)]
+    same, different = settings(runs)
+    return environment.get_template("report.html.j2").render(
+        page=page,
+        rows=rows,
+        columns=columns,
+        best=best_rows(rows),
+        labels=labels,
+        colour={run.name: number % COLOURS for number, run in enumerate(runs)},
+        plots=training_plots([(labels[run.name], run.metrics) for run in runs]),
+        frame={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM},
+        same=same,
+        different=different,
+        facts=run_facts(runs),
+    )

@@ -1,0 +1,139 @@
+"""The comparison table: one row per reference and run, for the page, the commands and the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from drrho_clip.report.results import ReferenceResult, Results, RunResult
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure: its name in a row, its heading (two short lines), its definition in one sentence, and which end is good."""
+
+    key: str
+    heading: tuple[str, str]
+    definition: str
+    best: str = ""  # "max", or "" where more is neither better nor worse
+
+
+_RECALL = "Share of the {queries} whose own {target} is among the {k} nearest of the split; equal captions count as one."
+
+COLUMNS: tuple[Column, ...] = (
+    Column("image_to_text_recall_1", ("image→text", "R@1 %"), _RECALL.format(queries="images", target="caption", k=1), "max"),
+    Column("image_to_text_recall_5", ("image→text", "R@5 %"), _RECALL.format(queries="images", target="caption", k=5), "max"),
+    Column("text_to_image_recall_1", ("text→image", "R@1 %"), _RECALL.format(queries="captions", target="image", k=1), "max"),
+    Column("text_to_image_recall_5", ("text→image", "R@5 %"), _RECALL.format(queries="captions", target="image", k=5), "max"),
+    Column(
+        "zero_shot_accuracy",
+        ("zero-shot", "top-1 %"),
+        "Share of the images whose class name, put into the prompts, is the nearest of all classes.",
+        "max",
+    ),
+    Column("samples_seen", ("samples", "seen"), "Image-text pairs that training went through, repeats counted."),
+    Column(
+        "samples_per_second", ("samples", "/ s"), "Samples seen divided by the wall time of training, all processes together."
+    ),
+    Column(
+        "variance_target",
+        ("Var(l)", ""),
+        "Variance of the pairwise losses l = s(i,j) − s(i,i) in a batch; mean of image and text side, last 10% of the records.",
+    ),
+    Column(
+        "variance_rho",
+        ("Var(l−l_ref)", ""),
+        "The same minus the reference's pairwise losses: what the excess risk of DRRho scales with (arXiv 2505.06699).",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value and its standard error, None where it has none."""
+
+    value: float
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one model reached; `values` holds the columns that are known. Rates and recalls are fractions."""
+
+    model: str
+    run: str
+    is_reference: bool
+    values: Mapping[str, Measured]
+
+    def cell(self, column: Column) -> str:
+        """The text of one cell, "-" where nothing was measured."""
+        measured = self.values.get(column.key)
+        if measured is None:
+            return "-"
+        if column.key == "samples_seen":
+            return f"{measured.value:,.0f}"
+        if column.key == "samples_per_second":
+            return f"{measured.value:,.0f}" if measured.value >= 100 else f"{measured.value:.1f}"
+        if column.best:
+            error = "" if measured.error is None else f" ± {100 * measured.error:.1f}"
+            return f"{100 * measured.value:.1f}{error}"
+        return f"{measured.value:.3g}"
+
+
+def comparison_table(results: Results) -> list[Row]:
+    """Return a row per reference, then per run in the order given; models of one name are told apart by their run."""
+    rows = [_reference_row(reference) for reference in results.references]
+    return rows + [_run_row(run) for run in results.runs]
+
+
+def best_rows(rows: Sequence[Row]) -> dict[str, int]:
+    """Position of the best row of each column that has a good end; a reference does not compete, nor does a row alone."""
+    best = {}
+    for column in COLUMNS:
+        known = [
+            (row.values[column.key].value, -i) for i, row in enumerate(rows) if column.key in row.values and not row.is_reference
+        ]
+        if column.best and len(known) > 1:
+            best[column.key] = -max(known)[1]
+    return best
+
+
+def render_table(rows: Sequence[Row]) -> str:
+    """Return the table as text for a terminal: two lines of headings, a rule, a line per row. Columns nobody has are left out."""
+    columns = [column for column in COLUMNS if any(column.key in row.values for row in rows)]
+    repeated = Counter(row.model for row in rows)
+    names = [f"{row.model} ({row.run})" if repeated[row.model] > 1 and row.run else row.model for row in rows]
+    table = [["", *(column.heading[0] for column in columns)], ["", *(column.heading[1] for column in columns)]]
+    table += [[name, *(row.cell(column) for column in columns)] for name, row in zip(names, rows, strict=True)]
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    lines = [
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        for line in table
+    ]
+    lines.insert(2, "-" * len(lines[0]))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _run_row(run: RunResult) -> Row:
+    values = scores(run.evaluation) | _training(run.summary)
+    for key, of in (("variance_target", "target"), ("variance_rho", "rho")):
+        mean = run.metrics.late_mean(f"pairwise_loss_variance.image.{of}", f"pairwise_loss_variance.text.{of}")
+        if mean is not None:
+            values[key] = Measured(mean)
+    return Row(run.title, run.name, False, values)
+
+
+def _reference_row(reference: ReferenceResult) -> Row:
+    return Row("reference", reference.name, True, scores(reference.evaluation) | _training(reference.summary))
+
+
+def _training(summary: Mapping[str, Any]) -> dict[str, Measured]:
+    known = {key: summary.get(key) for key in ("samples_seen", "samples_per_second")}
+    return {key: Measured(float(value)) for key, value in known.items() if isinstance(value, int | float)}
+
+
+def scores(evaluation: Mapping[str, Any]) -> dict[str, Measured]:
+    """The recalls and the accuracy of an evaluation's JSON, those it has."""
+    return {}
