@@ -52,7 +52,7 @@ def contrast(
     normalise(log-sum-exp [b, 2] over the negatives, number of valid samples) -> log_norm [b, 2]. Takes no gradient itself.
     """
     with torch.no_grad():
-        own = [side.detach().float() if side.dtype != torch.float64 else side.detach() for side in features]
+        own = [full_precision(side.detach()) for side in features]
         everything = _pair(distributed.gather(torch.stack(own, 1)))
         all_valid = distributed.gather(valid)
         blocks, diagonal = _similarities((own[0], own[1]), everything, reference)
@@ -116,6 +116,11 @@ def _feature_gradient(own: Tensor, of_all: Tensor, positive: Tensor, other_side:
     return (own + of_all) @ other_side - positive[:, None] * other_side[mine]
 
 
+def full_precision(tensor: Tensor) -> Tensor:
+    """At least float32; float64 stays."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def with_gradient(value: Tensor, *parts: tuple[Tensor, Tensor]) -> Tensor:
     """Return `value` (0-d) as a tensor whose gradient by each tensor of `parts` is the one given beside it."""
     for tensor, gradient in parts:
@@ -159,9 +164,9 @@ def global_contrastive_loss(
     """The global contrastive loss of FastCLIP (no reference) or DRRho-CLIP (arXiv 2505.06699, equation 10) on one batch.
 
     features, reference: (image [n, d], text [n, d]), unit norm; reference may be None. log_u: [n, 2], the moving averages of
-    these samples (image side, text side), NaN = never seen. temperature: a float or a 0-d tensor, which then gets its gradient too
-    (including the radius term rho * temperature). Returns (loss, new log_u [n, 2], detached). In a process group each rank passes
-    its own samples; the gradients are scaled so that their mean over ranks, as DDP takes it, is the gradient of the global batch.
+    these samples (image side, text side), NaN = never seen. temperature: a float or a 0-d tensor, which then gets its gradient
+    too (including the radius term rho * temperature). Returns (loss, new log_u [n, 2], detached). In a process group each rank
+    passes its own samples; the gradients are scaled so that their mean over ranks, as DDP takes it, is the gradient of the global batch.
     The value of the loss is made for its gradient; the objective's own value is temperature * mean(log_u.sum(1)).
     """
     tau = temperature if isinstance(temperature, Tensor) else torch.tensor(float(temperature), device=features[0].device)
@@ -170,7 +175,7 @@ def global_contrastive_loss(
         features,
         reference,
         valid,
-        tau.detach().to(features[0].dtype) if features[0].dtype == torch.float64 else tau.detach().float(),
+        full_precision(tau.detach()),
         lambda log_sum_exp, count: moving_average(log_u, log_sum_exp, count, gamma=gamma, eps=eps),
     )
     return global_loss(sums, features, tau, negatives=sums.valid - 1, rho=rho), sums.log_norm

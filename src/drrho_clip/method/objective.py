@@ -119,7 +119,7 @@ class GlobalContrastive(Objective):
 
 def recommended_gamma(decay_epochs: int) -> float:
     """The floor of gamma that the paper's code recommends for E decay epochs: min(1, 4.177 * E^-0.7265)."""
-    return min(1.0, 4.177 * float(max(decay_epochs, 1)) ** -0.7265)
+    return min(1.0, 4.177 * math.pow(max(decay_epochs, 1), -0.7265))
 
 
 def _result(loss: Tensor, value: Tensor, parts: dict[str, Tensor], sums: Contrast, weights: Tensor) -> ObjectiveResult:

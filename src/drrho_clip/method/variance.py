@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from drrho_clip import distributed
-from drrho_clip.method.contrastive import Pair
+from drrho_clip.method.contrastive import Pair, full_precision
 
 
 class Moments(NamedTuple):
-    """Number of pairs, mean and sum of squared deviations; merges exactly (Chan, Golub and LeVeque, 1979). float64 tensors of one shape."""
+    """Number of pairs, mean and sum of squared deviations, float64 of one shape; merges exactly (Chan, Golub, LeVeque, 1979)."""
 
     pairs: Tensor
     mean: Tensor
@@ -42,7 +42,7 @@ def pairwise_moments(features: Pair, valid: Tensor) -> Moments:
     features: (image [b, d], text [b, d]) of this rank, or what stands for them; pass `minus_reference` features for l - l_ref.
     valid: [b] bool. Every rank gets the same result.
     """
-    everything = distributed.gather(torch.stack([side.detach().float() for side in features], 1))
+    everything = distributed.gather(torch.stack([full_precision(side.detach()) for side in features], 1))
     all_valid = distributed.gather(valid)
     kept = everything[all_valid]
     start = int(all_valid[: distributed.rank() * len(valid)].sum())
@@ -57,7 +57,7 @@ def pairwise_moments(features: Pair, valid: Tensor) -> Moments:
 def minus_reference(features: Pair, reference: Pair) -> Pair:
     """Features whose inner products are those of the target minus those of the reference: [b, d + d_ref] each."""
     (image, text), (image_ref, text_ref) = features, reference
-    return torch.cat([image.float(), -image_ref.float()], 1), torch.cat([text.float(), text_ref.float()], 1)
+    return torch.cat([image, -image_ref.to(image)], 1), torch.cat([text, text_ref.to(text)], 1)
 
 
 def _moments(values: Tensor) -> Tensor:

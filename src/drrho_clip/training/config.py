@@ -21,7 +21,9 @@ class TrainConfig(Config):
     dataset_version: int = Field(0, ge=0, description="0 = the newest when the run starts")
     split: str = "train"
     method: str = Field("drrho", description="openclip, fastclip or drrho")
-    reference: str = Field("", description="Name of the reference's features; needed by drrho, shows the variances for the others")
+    reference: str = Field(
+        "", description="Name of the reference's features; needed by drrho, shows the variances for the others"
+    )
     architecture: str = Field("ViT-B-16", description="Any open_clip architecture or one of drrho-small, drrho-tiny, ...")
     batch_size: int = Field(5120, ge=2, description="Global: over all processes")
     samples: int = Field(1_280_000_000, ge=1, description="Samples seen in all, rounded down to whole batches")
@@ -35,7 +37,9 @@ class TrainConfig(Config):
     temperature: float = Field(OWN, description="Start (or constant) temperature; -1 = the method's own")
     learn_temperature: Literal["auto", "yes", "no"] = Field("auto", description="auto = as the method is published")
     temperature_learning_rate: float = Field(OWN, description="-1 = the method's own")
-    eps: float = Field(OWN, description="Floor inside the logarithm; large enough it lets anchors drop out; -1 = the method's own")
+    eps: float = Field(
+        OWN, description="Floor inside the logarithm; large enough it lets anchors drop out; -1 = the method's own"
+    )
     rho: float = Field(OWN, description="Radius of the robust objective, with a learnable temperature; -1 = the method's own")
     gamma_min: float = Field(OWN, description="Last weight of the batch in the moving average u; -1 = from the decay epochs")
     gamma_epochs: int = Field(-1, ge=-1, description="Epochs over which gamma falls from 1; -1 = half of the run")

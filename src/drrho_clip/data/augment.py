@@ -1,0 +1,87 @@
+"""From decoded images to a batch tensor, with augmentation that depends on (seed, step, sample) alone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+Augmentation = Literal["none", "shift", "crop"]
+
+
+@dataclass(frozen=True)
+class ImageBatcher:
+    """Turns RGB images into float32 [n, 3, size, size], normalised by `mean` and `std` (per channel, of values in 0..1).
+
+    none: shorter side to `size`, centre crop. shift: the same, then moved by up to an eighth of the side (edges repeated) with a
+    little noise; suits small drawings, whose outline a crop would cut. crop: a random part of 90 to 100% of the area, as
+    open_clip trains.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    augmentation: Augmentation = "none"
+    seed: int = 0
+
+    def __call__(self, images: Sequence[Image.Image | None], step: int, index: Sequence[int]) -> Tensor:
+        """Images that are None (could not be read) become zeros. step: optimiser step; index: the samples' stable indices."""
+        out = torch.zeros(len(images), 3, self.size, self.size)
+        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
+        generator = torch.Generator()
+        for row, (image, sample) in enumerate(zip(images, index, strict=True)):
+            if image is None:
+                continue
+            generator.manual_seed(_seed(self.seed, step, int(sample)))
+            out[row] = (self._augmented(image, generator) - mean) / std
+        return out
+
+    def _augmented(self, image: Image.Image, generator: torch.Generator) -> Tensor:
+        if self.augmentation == "crop":
+            return _to_tensor(_random_crop(image, self.size, generator))
+        pixels = _to_tensor(_fit(image, self.size))
+        return pixels if self.augmentation == "none" else _shifted(pixels, generator)
+
+
+def _seed(seed: int, step: int, index: int) -> int:
+    digest = hashlib.blake2b(struct.pack("<qqq", seed, step, index), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float() / 255
+
+
+def _fit(image: Image.Image, size: int) -> Image.Image:
+    """Shorter side to `size` (bicubic), centre crop to a square."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    if image.size == (size, size):
+        return image
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+
+
+def _random_crop(image: Image.Image, size: int, generator: torch.Generator) -> Image.Image:
+    """A random part of 90 to 100% of the area, aspect ratio 3/4 to 4/3, scaled to a square (bicubic)."""
+    area, ratio, x, y = torch.rand(4, generator=generator).tolist()
+    aspect = math.exp((2 * ratio - 1) * math.log(4 / 3))
+    pixels = image.width * image.height * (0.9 + 0.1 * area)
+    width, height = min(math.sqrt(pixels * aspect), image.width), min(math.sqrt(pixels / aspect), image.height)
+    left, top = x * (image.width - width), y * (image.height - height)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+
+
+def _shifted(pixels: Tensor, generator: torch.Generator, noise: float = 0.03) -> Tensor:
+    reach = pixels.shape[1] // 8
+    down, right = torch.randint(0, 2 * reach + 1, (2,), generator=generator).tolist()
+    padded = torch.nn.functional.pad(pixels[None], (reach,) * 4, mode="replicate")[0]
+    moved = padded[:, down : down + pixels.shape[1], right : right + pixels.shape[2]]
+    return moved + noise * torch.randn(pixels.shape, generator=generator)

@@ -1,0 +1,101 @@
+"""Batches for training: the deterministic order, read, decoded, augmented, tokenised and joined with the reference features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from drrho_clip.data.augment import ImageBatcher
+from drrho_clip.data.features import FeatureReader
+from drrho_clip.data.images import BadImage, decode_image
+from drrho_clip.data.order import SampleOrder
+from drrho_clip.data.reader import SampleReader
+from drrho_clip.errors import DrrhoError
+from drrho_clip.observe import get_logger
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's part of a global batch."""
+
+    images: Tensor  # [b, 3, h, w] float32
+    tokens: Tensor  # [b, context] int64
+    index: Tensor  # [b] int64, the samples' stable indices
+    valid: Tensor  # [b] bool, false where the image could not be decoded
+    reference: Tensor | None  # [b, 2, dim] float16 (image, text), unit norm
+
+    def to(self, device: torch.device) -> Batch:
+        """Move to a device."""
+        return self._map(lambda part: part.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Called by the data loader where there is a GPU."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: None if part is None else change(part) for name, part in parts.items()})
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes the batch of any step: a pure function of the step, so it can be asked from any process."""
+
+    reader: SampleReader
+    order: SampleOrder
+    features: FeatureReader | None
+    images: ImageBatcher
+    tokenize: Callable[[list[str]], Tensor]
+    rank: int = 0
+    world_size: int = 1
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of `step`, counted from 0 over all epochs."""
+        index = self.order.batch(step, self.rank, self.world_size)
+        samples = [self.reader.get(int(i)) for i in index]
+        images = [self._decode(sample.image, sample.index) for sample in samples]
+        return Batch(
+            self.images(images, step, index.tolist()),
+            self.tokenize([sample.caption for sample in samples]),
+            torch.from_numpy(index),
+            torch.tensor([image is not None for image in images]),
+            self.features.get(index) if self.features is not None else None,
+        )
+
+    def _decode(self, data: bytes, index: int) -> Image.Image | None:
+        try:
+            return decode_image(data)
+        except BadImage as error:
+            get_logger().warning("sample_skipped", index=index, reason=str(error))
+            return None
+
+
+class _Steps(IterableDataset[Batch | DrrhoError]):
+    """Steps first..last-1, dealt out to the data workers in turn; the loader takes them in turn too, so the order is kept."""
+
+    def __init__(self, make: BatchMaker, first: int, last: int) -> None:
+        self.make, self.first, self.last = make, first, last
+
+    def __iter__(self) -> Iterator[Batch | DrrhoError]:
+        info = get_worker_info()
+        start, stride = (info.id, info.num_workers) if info else (0, 1)
+        for step in range(self.first + start, self.last, stride):
+            try:
+                yield self.make(step)
+            except DrrhoError as error:  # raised again by `batches`: a worker's exception would arrive wrapped in a traceback
+                yield error
+                return
+
+
+def batches(make: BatchMaker, first: int, last: int, *, workers: int) -> Iterator[Batch]:
+    """Yield the batches of steps first..last-1 in order, read by `workers` processes (0 = this one)."""
+    loader = DataLoader(_Steps(make, first, last), batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available())
+    for batch in loader:
+        if isinstance(batch, DrrhoError):
+            raise batch
+        yield batch

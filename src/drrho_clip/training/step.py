@@ -1,0 +1,122 @@
+"""The step `train`: finds a finished run, or checks, records and launches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import yaml
+
+from drrho_clip.data.manifest import Manifest, load_manifest
+from drrho_clip.errors import ConfigError, DataError, ObjectChanged, TrainingError
+from drrho_clip.observe import get_logger
+from drrho_clip.storage import Store, layout
+from drrho_clip.training.config import TrainConfig
+from drrho_clip.training.launch import run_locally
+from drrho_clip.training.summary import TrainSummary
+
+Launch = Callable[[list[str]], None]
+"""Runs the training command (the arguments of `python -m drrho_clip.training`) on some processes; raises when it fails."""
+
+FREE = {"workers", "checkpoint_steps", "keep_checkpoints", "log_steps", "metrics_port"}
+"""Settings that may differ when a run goes on: they change nothing of its result."""
+
+
+def train(config: TrainConfig, store: Store, launch: Launch = run_locally) -> TrainSummary:
+    """Train a run to its end, from its newest checkpoint where there is one; a finished run is returned as it is.
+
+    ConfigError or DataError before anything is written where the settings cannot work; TrainingError where training stops.
+    """
+    recorded = _recorded(config, store)
+    done = find_summary(config.run, store)
+    if done is not None:
+        get_logger().info("train_found", run=config.run, samples_seen=done.samples_seen)
+        return done
+    if recorded is None:
+        manifest = load_manifest(store, config.dataset, config.dataset_version or None)
+        _check(config, manifest, store)
+        recorded = {**config.model_dump(), "dataset_version": manifest.version}
+        _record(config.run, recorded, store)
+    launch(["--store", store.uri, "--run", config.run, *_free_arguments(config)])
+    finished = find_summary(config.run, store)
+    if finished is None:
+        raise TrainingError("Training ended without a summary", where=store.uri_of(layout.run(config.run)), fix="See its log.")
+    return finished
+
+
+def find_summary(run: str, store: Store) -> TrainSummary | None:
+    """The summary of a finished run, or None."""
+    if store.head(layout.run_summary(run)) is None:
+        return None
+    return TrainSummary.model_validate_json(store.read(layout.run_summary(run)))
+
+
+def read_config(run: str, store: Store, free: dict[str, int] | None = None) -> TrainConfig:
+    """The config that a run was started with, its dataset version filled in; `free` replaces settings of FREE."""
+    where = store.uri_of(layout.run_config(run))
+    return TrainConfig.parse({**yaml.safe_load(store.read(layout.run_config(run))), **(free or {})}, where=where)
+
+
+def _recorded(config: TrainConfig, store: Store) -> dict[str, object] | None:
+    """The recorded settings of this run, None where it is new; TrainingError where they are others."""
+    if store.head(layout.run_config(config.run)) is None:
+        return None
+    recorded = read_config(config.run, store).model_dump()
+    wanted = config.model_dump()
+    if wanted["dataset_version"] == 0:
+        wanted["dataset_version"] = recorded["dataset_version"]
+    differing = [
+        f"{key}: {recorded[key]!r} there, {wanted[key]!r} here"
+        for key in wanted
+        if wanted[key] != recorded[key] and key not in FREE
+    ]
+    if differing:
+        raise TrainingError(
+            f"Run '{config.run}' exists with other settings ({'; '.join(differing)})",
+            where=store.uri_of(layout.run_config(config.run)),
+            fix="Choose another run name, or the same settings to go on with it.",
+        )
+    return recorded
+
+
+def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
+    """Everything that can be known to fail before a process is started."""
+    from drrho_clip.data.order import SampleOrder
+
+    order = SampleOrder(manifest.split(config.split), seed=config.seed, batch_size=config.batch_size, lanes=config.lanes)
+    if config.steps < 1:
+        raise ConfigError(
+            f"{config.samples} samples are less than one batch of {config.batch_size}: nothing to train",
+            where=f"run {config.run}",
+            fix="Raise samples or lower batch_size.",
+        )
+    if config.warmup_steps >= config.steps:
+        raise ConfigError(
+            f"The warm-up of {config.warmup_steps} steps is as long as the run of {config.steps}",
+            where=f"run {config.run}",
+            fix="Lower warmup_steps or raise samples.",
+        )
+    if config.reference and store.head(layout.reference_manifest(config.dataset, config.reference)) is None:
+        raise DataError(
+            f"No reference '{config.reference}' for this dataset",
+            where=store.uri_of(layout.reference_manifest(config.dataset, config.reference)),
+            fix="Run `drrho reference` first, or give the name that it stored its features under.",
+        )
+    get_logger().info(
+        "train_starts",
+        run=config.run,
+        method=config.method,
+        steps=config.steps,
+        steps_per_epoch=order.steps_per_epoch,
+        dropped_per_epoch=order.samples - order.steps_per_epoch * config.batch_size,
+    )
+
+
+def _record(run: str, settings: dict[str, object], store: Store) -> None:
+    try:
+        store.write(layout.run_config(run), yaml.safe_dump(settings, sort_keys=False).encode(), if_absent=True)
+    except ObjectChanged:
+        raise TrainingError(f"Another process started run '{run}' just now", where=store.uri_of(layout.run(run))) from None
+
+
+def _free_arguments(config: TrainConfig) -> list[str]:
+    return [part for key in sorted(FREE) for part in ("--" + key.replace("_", "-"), str(getattr(config, key)))]

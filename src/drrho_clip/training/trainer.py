@@ -1,0 +1,220 @@
+"""The training loop: one process's part of a run, from the newest checkpoint to the export."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from drrho_clip import distributed
+from drrho_clip.data.loader import Batch, BatchMaker, batches
+from drrho_clip.errors import TrainingError
+from drrho_clip.method.contrastive import Pair
+from drrho_clip.method.objective import Objective, ObjectiveResult
+from drrho_clip.method.variance import minus_reference, pairwise_moments
+from drrho_clip.method.weights import SampleWeights
+from drrho_clip.observe import get_logger, progress
+from drrho_clip.training.checkpoint import Checkpoints
+from drrho_clip.training.config import TrainConfig
+from drrho_clip.training.history import History
+from drrho_clip.training.optimiser import make_optimiser, schedule, set_learning_rate
+
+
+class Towers(nn.Module):
+    """Both towers as one module, so that DDP sees one forward: (images, tokens) -> unit-norm features, float32."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, tokens: Tensor) -> Pair:
+        """images [b, 3, h, w], tokens [b, context] -> ([b, d], [b, d])."""
+        image, text = self.model.encode_image(images), self.model.encode_text(tokens)  # type: ignore[operator]
+        return nn.functional.normalize(image.float(), dim=-1), nn.functional.normalize(text.float(), dim=-1)
+
+
+@dataclass
+class Interval:
+    """What is summed between two logged steps."""
+
+    steps: int = 0
+    waited: float = 0.0
+    started: float = 0.0
+    skipped: int = 0
+
+
+class Interrupted(Exception):
+    """SIGTERM came: the checkpoint is written, the process should end so that it is started again."""
+
+
+class Trainer:
+    """Trains `model` with `objective`; the same on one process and on many, from step 0 and from a checkpoint."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        objective: Objective,
+        make: BatchMaker,
+        history: History,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self.config, self.make, self.history, self.checkpoints = config, make, history, checkpoints
+        self.device = distributed.local_device()
+        self.model, self.objective = model.to(self.device), objective.to(self.device)
+        self.weights = SampleWeights(make.reader.manifest.total).to(self.device)
+        for name in ("logit_scale", "logit_bias"):  # the objective owns the temperature
+            if isinstance(parameter := getattr(model, name, None), nn.Parameter):
+                parameter.requires_grad_(False)
+        self.optimiser = make_optimiser(model, objective, config)
+        self.parts: dict[str, nn.Module | torch.optim.Optimizer] = {
+            "model": model,
+            "optimiser": self.optimiser,
+            "objective": objective,
+            "weights": self.weights,
+        }
+        self.step, self.skipped, self.seconds = 0, 0, 0.0
+        self.stop = False
+
+    def run(self) -> None:
+        """Train to the last step, with checkpoints. TrainingError: the loss is not finite. Interrupted: SIGTERM came."""
+        self._resume()
+        towers: nn.Module = Towers(self.model)
+        if distributed.world_size() > 1:
+            towers = DistributedDataParallel(towers, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+        towers.train()
+        previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+        try:
+            self._loop(towers)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _loop(self, towers: nn.Module) -> None:
+        config = self.config
+        interval = Interval(started=time.monotonic())
+        waiting = time.monotonic()
+        source = batches(self.make, self.step, config.steps, workers=config.workers)
+        if distributed.rank() == 0:
+            source = progress(source, what=f"train {config.run}", total=config.steps, unit="step", done=self.step)
+        for batch in source:
+            interval.waited += time.monotonic() - waiting
+            batch = batch.to(self.device)
+            features, result, norm = self._train_step(towers, batch)
+            self.step += 1
+            interval.steps += 1
+            interval.skipped += int((~batch.valid).sum())
+            self.weights.record(batch.index, result.weights, batch.valid, self.step)
+            last, stopped = self.step == config.steps, distributed.any_rank(self.stop, self.device)
+            saving = last or stopped or self.step % config.checkpoint_steps == 0
+            if saving or self.step % config.log_steps == 0:
+                self._log(interval, batch, features, result, norm)
+                interval = Interval(started=time.monotonic())
+            if saving:
+                self._save()
+            if stopped and not last:
+                raise Interrupted
+            waiting = time.monotonic()
+
+    def _train_step(self, towers: nn.Module, batch: Batch) -> tuple[Pair, ObjectiveResult, Tensor]:
+        config = self.config
+        factor = schedule(self.step, steps=config.steps, warmup=config.warmup_steps)
+        set_learning_rate(self.optimiser.param_groups, factor)
+        half = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            features: Pair = towers(batch.images, batch.tokens)
+        reference = None if batch.reference is None else (batch.reference[:, 0], batch.reference[:, 1])
+        epoch = self.make.order.epoch_of(self.step)
+        result: ObjectiveResult = self.objective(features, reference, batch.index, batch.valid, epoch)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip or math.inf)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.objective.clamp()
+        return features, result, norm
+
+    def _log(self, interval: Interval, batch: Batch, features: Pair, result: ObjectiveResult, norm: Tensor) -> None:
+        """Record this step on rank 0; every rank takes part, since variances are over the global batch."""
+        variances = self._variances(features, batch)
+        skipped = distributed.sum_over_ranks(torch.tensor(float(interval.skipped), device=self.device))
+        seconds = time.monotonic() - interval.started
+        self.seconds += seconds
+        self.skipped += int(skipped)
+        effective = distributed.sum_over_ranks(result.effective_size) / distributed.world_size()
+        record: dict[str, float] = {
+            "step": self.step,
+            "epoch": self.make.order.epoch_of(self.step - 1),
+            "loss": float(result.value),
+            **{f"loss_part.{name}": float(value) for name, value in result.parts.items()},
+            **variances,
+            "samples_total": self.step * self.config.batch_size,
+            "samples_per_second": interval.steps * self.config.batch_size / seconds,
+            "step_seconds": seconds / interval.steps,
+            "data_wait_seconds": interval.waited / interval.steps,
+            "temperature": float(self.objective.temperature),
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "grad_norm": float(norm),
+            "weight_effective_size.image": float(effective[0]),
+            "weight_effective_size.text": float(effective[1]),
+            "samples_skipped_total.decode": self.skipped,
+        }
+        gamma = self.objective.gamma(self.make.order.epoch_of(self.step - 1))
+        if gamma is not None:
+            record["gamma"] = gamma
+        if self.device.type == "cuda":
+            record["device_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
+        finite = math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])
+        if distributed.rank() == 0:
+            self.history.add(record if finite else {"step": self.step, "nonfinite_steps_total": 1})
+        if not finite:
+            self._stop_on_nonfinite()
+
+    def _variances(self, features: Pair, batch: Batch) -> dict[str, float]:
+        measured = {"target": features}
+        if batch.reference is not None:
+            measured["rho"] = minus_reference(features, (batch.reference[:, 0], batch.reference[:, 1]))
+        return {
+            f"pairwise_loss_variance.{side}.{of}": float(value)
+            for of, pair in measured.items()
+            for side, value in zip(("image", "text"), pairwise_moments(pair, batch.valid).variance, strict=True)
+        }
+
+    def _stop_on_nonfinite(self) -> None:
+        good = next(iter(self.checkpoints.steps()), None)
+        saved = (
+            self.history.store.uri_of(f"runs/{self.config.run}/checkpoints") + f"/step-{good:08d}"
+            if good
+            else "none was written yet"
+        )
+        raise TrainingError(
+            f"The loss or its gradient is not finite at step {self.step}",
+            where=f"run {self.config.run}; last good checkpoint: {saved}",
+            fix="Lower learning_rate, raise warmup_steps or temperature, or set gradient_clip, under a new run name.",
+        )
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        self.weights.merge_ranks()
+        if distributed.rank() == 0:
+            state: dict[str, Any] = {"seconds": self.seconds, "skipped": self.skipped}
+            self.history.flush()
+            self.checkpoints.save(self.step, self.parts, state)
+            self.history.metrics.update({"checkpoint_step": self.step, "checkpoint_seconds": time.monotonic() - started})
+        distributed.barrier()
+
+    def _resume(self) -> None:
+        self.step, state = self.checkpoints.restore(self.parts)
+        self.seconds, self.skipped = state.get("seconds", 0.0), state.get("skipped", 0)
+        if self.step:
+            get_logger().info("resumed", step=self.step, steps=self.config.steps)
+        if distributed.rank() == 0:
+            self.history.resume(self.step)
+
+    def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
+        self.stop = True

@@ -1,0 +1,105 @@
+"""One process of a run: puts the parts together, trains and, as rank 0, publishes the export, the weights and the summary."""
+
+from __future__ import annotations
+
+import io
+import math
+from importlib.metadata import version
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from drrho_clip import distributed
+from drrho_clip.data.augment import ImageBatcher
+from drrho_clip.data.features import FeatureReader
+from drrho_clip.data.loader import BatchMaker
+from drrho_clip.data.manifest import Manifest, load_manifest
+from drrho_clip.data.order import SampleOrder
+from drrho_clip.data.reader import SampleReader
+from drrho_clip.models import architecture_info, create_model, save_export, tokenizer
+from drrho_clip.observe import MetricSet, get_logger
+from drrho_clip.storage import Store, layout
+from drrho_clip.training.checkpoint import Checkpoints
+from drrho_clip.training.config import TrainConfig
+from drrho_clip.training.history import History
+from drrho_clip.training.summary import TrainSummary
+from drrho_clip.training.trainer import Trainer
+
+
+def work(config: TrainConfig, dataset_version: int, store: Store) -> None:
+    """Train (or go on training) as one of the processes of the group; finished training only publishes what is missing."""
+    manifest = load_manifest(store, config.dataset, dataset_version)
+    make = batch_maker(config, manifest, store)
+    torch.manual_seed(config.seed)
+    model = create_model(config.architecture)
+    epochs = math.ceil(config.steps / make.order.steps_per_epoch)
+    objective = config.objective().build(samples=manifest.total, epochs=epochs)
+    metrics = MetricSet()
+    if config.metrics_port and distributed.rank() == 0:
+        port = metrics.serve(config.metrics_port)
+        get_logger().info("metrics_served", port=port)
+    history = History(store, config.run, metrics)
+    trainer = Trainer(config, model, objective, make, history, Checkpoints(store, config.run, config.keep_checkpoints))
+    trainer.run()
+    if distributed.rank() == 0:
+        publish(trainer, manifest, store)
+    distributed.barrier()
+
+
+def batch_maker(config: TrainConfig, manifest: Manifest, store: Store) -> BatchMaker:
+    """The batches of a run for this rank."""
+    info = architecture_info(config.architecture)
+    order = SampleOrder(manifest.split(config.split), seed=config.seed, batch_size=config.batch_size, lanes=config.lanes)
+    return BatchMaker(
+        reader=SampleReader(store, manifest),
+        order=order,
+        features=FeatureReader(store, config.dataset, config.reference, manifest) if config.reference else None,
+        images=ImageBatcher(info.image_size, info.mean, info.std, config.augmentation, config.seed),
+        tokenize=tokenizer(config.architecture),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+    )
+
+
+def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
+    """Write the export, weights.parquet and, last, summary.json."""
+    config, history = trainer.config, trainer.history
+    with torch.no_grad():  # open_clip keeps the scale in the model; there it belongs in an export
+        cast(nn.Parameter, trainer.model.logit_scale).fill_(-math.log(float(trainer.objective.temperature)))
+    save_export(trainer.model, config.architecture, store, layout.export(config.run))
+    store.write(layout.run_weights(config.run), _weights_table(trainer))
+    averaged = {
+        key: value for key in history.records[-1] if key not in ("time", "step") and (value := history.last(key)) is not None
+    }
+    summary = TrainSummary(
+        run=config.run,
+        method=config.method,
+        architecture=config.architecture,
+        dataset=config.dataset,
+        dataset_id=manifest.id,
+        dataset_version=manifest.version,
+        reference=config.reference,
+        steps=config.steps,
+        samples_seen=config.steps * config.batch_size,
+        samples_skipped=trainer.skipped,
+        seconds=trainer.seconds,
+        samples_per_second=config.steps * config.batch_size / max(trainer.seconds, 1e-9),
+        temperature=float(trainer.objective.temperature),
+        world_size=distributed.world_size(),
+        device=trainer.device.type,
+        versions={name: version(name) for name in ("drrho-clip", "torch", "open_clip_torch")},
+        final=averaged,
+    )
+    store.write(layout.run_summary(config.run), summary.model_dump_json(indent=1).encode(), if_absent=True)
+
+
+def _weights_table(trainer: Trainer) -> bytes:
+    seen = (trainer.weights.step >= 0).nonzero()[:, 0].cpu()
+    weights = trainer.weights.last.cpu()[seen]
+    table = pa.table({"index": seen.numpy(), "image_weight": weights[:, 0].numpy(), "text_weight": weights[:, 1].numpy()})
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()

@@ -1,0 +1,73 @@
+"""Two and four processes give what one gives on the same global batch: value, gradients, u and variances, to 1e-10."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.functional import normalize
+
+from drrho_clip import distributed
+from drrho_clip.method import METHODS
+from drrho_clip.method.variance import pairwise_moments
+from drrho_clip.method.weights import SampleWeights
+
+SAMPLES, BATCH, STEPS = 20, 8, 3
+
+
+def features_of(step: int) -> list[torch.Tensor]:
+    """image, text [BATCH, 6] and the reference's [BATCH, 4], float64."""
+    generator = torch.Generator().manual_seed(step)
+    return [normalize(torch.randn(BATCH, d, generator=generator, dtype=torch.float64), dim=1) for d in (6, 6, 4, 4)]
+
+
+def run_steps(rank: int, world_size: int) -> dict[str, torch.Tensor]:
+    """What this rank gets from three steps of every method; the last step revisits samples and has one that could not be read."""
+    mine = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
+    out = {}
+    for method, config in METHODS.items():
+        objective = config(temperature=0.3, learn_temperature=True).build(samples=SAMPLES, epochs=2).double()
+        weights = SampleWeights(SAMPLES).double()
+        for step in range(STEPS):
+            image, text, *reference = (side[mine].clone() for side in features_of(step))
+            index = ((torch.arange(BATCH) * 2 + step * 3) % SAMPLES)[mine]
+            valid = (torch.arange(BATCH) != (1 if step == STEPS - 1 else -1))[mine]
+            features = (image.requires_grad_(), text.requires_grad_())
+            result = objective(features, tuple(reference), index, valid, step)
+            result.loss.backward()
+            weights.record(index, result.weights, valid, step)
+            for name, value in (("image", features[0].grad), ("text", features[1].grad)):
+                out[f"{method}/{step}/{name}"] = value / world_size  # DDP takes the mean of parameter gradients over ranks
+            out[f"{method}/{step}/value"] = result.value[None]
+            out[f"{method}/{step}/variance"] = pairwise_moments(features, valid).variance[None]
+        out[f"{method}/temperature"] = objective.log_scale.grad[None]
+        out[f"{method}/u"] = objective.state_dict().get("log_u", torch.zeros(0)).nan_to_num(-9.0)[None]
+        weights.merge_ranks()
+        out[f"{method}/weights"] = weights.last.nan_to_num(-9.0)[None]
+    return out
+
+
+def worker(rank: int, world_size: int, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    gathered = {key: distributed.gather(value) for key, value in run_steps(rank, world_size).items()}
+    if rank == 0:
+        torch.save(gathered, f"{folder}/result.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_several_processes_equal_one(world_size: int, tmp_path: Path):
+    mp.spawn(worker, args=(world_size, str(tmp_path)), nprocs=world_size)
+    several, one = torch.load(tmp_path / "result.pt", weights_only=True), run_steps(0, 1)
+    assert several.keys() == one.keys()
+    for key, expected in one.items():
+        actual = several[key]
+        if len(actual) != len(expected):  # the same on every rank
+            assert all(torch.equal(actual[0], row) for row in actual), key
+            actual = actual[:1]
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}")
