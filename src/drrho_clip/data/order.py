@@ -1,10 +1,10 @@
 """The order of samples in training: virtual lanes, a pure function of (seed, epoch, step) and never of the world size.
 
 Every shard is cut into chunks of consecutive samples. Each epoch permutes the chunks, cuts the resulting sequence into V lanes of
-equal length, and permutes each lane within windows of a few chunks. Every global batch takes B / V samples from each lane, and rank r
-of W owns the lanes v with v % W == r. So a run may go on with another number of processes and still see the same global batches,
-and reading stays local to a few chunks at a time. The permutations sort by a hash (splitmix64: Steele, Lea and Flood, "Fast
-splittable pseudorandom number generators", OOPSLA 2014), because the streams of numpy's generators may change between versions.
+equal length, and permutes each lane within windows of a few chunks. Every global batch takes B / V samples from each lane, and
+rank r of W owns the lanes v with v % W == r. So a run may go on with another number of processes and still see the same global
+batches, and reading stays local to a few chunks at a time. The permutations sort by a hash (splitmix64: Steele, Lea and Flood,
+"Fast splittable pseudorandom number generators", OOPSLA 2014), because the streams of numpy's generators may change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Indices = NDArray[np.int64]
 class SampleOrder:
     """Which samples step t takes. Memory grows with the number of chunks and the windows in use, not with the number of samples.
 
-    Every sample comes at most once per epoch; the batch_size - 1 samples at most that do not fill a batch differ from epoch to epoch.
+    Every sample comes at most once per epoch; those that do not fill a batch, batch_size - 1 at most, differ from epoch to epoch.
     """
 
     def __init__(self, shards: Sequence[Shard], *, seed: int, batch_size: int, lanes: int = 0) -> None:
@@ -64,11 +64,11 @@ class SampleOrder:
         if self.lanes % world_size:
             raise ConfigError(
                 f"{world_size} processes cannot share {self.lanes} lanes (global batch {self.batch_size})",
-                fix=f"Set batch_size and lanes to multiples of {world_size}, or use a number of processes that divides {self.lanes}.",
+                fix=f"Set batch_size and lanes to multiples of {world_size}, or start as many processes as divide {self.lanes}.",
             )
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Indices:
-        """Return the sample indices [batch_size / world_size] int64 of one rank, lane after lane; `step` counts over all epochs."""
+        """Return one rank's sample indices [batch_size / world_size] int64, lane after lane; `step` counts over all epochs."""
         self.check(world_size)
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         self._seek(epoch)

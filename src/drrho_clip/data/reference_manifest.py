@@ -87,15 +87,15 @@ def check_reference(reference: ReferenceManifest, manifest: Manifest, reference_
     strangers = not any(shard.key in etags for shard in manifest.shards)
     if reference.dataset != manifest.name or altered or strangers:
         raise DataError(
-            f"Reference features belong to another dataset version: '{reference_id}' was computed for '{reference.dataset}' version "
-            f"{reference.dataset_version}, id {reference.dataset_id}, not for '{manifest.name}' version {manifest.version}, "
-            f"id {manifest.id}",
+            f"Reference features belong to another dataset version: '{reference_id}' was computed for '{reference.dataset}' "
+            f"version {reference.dataset_version}, id {reference.dataset_id}, not for '{manifest.name}' "
+            f"version {manifest.version}, id {manifest.id}",
             where=f"shard {altered[0]} differs" if altered else "",
             fix="Run `drrho reference` for this dataset under a new name.",
         )
     if missing:
         raise DataError(
-            f"Reference '{reference_id}' lacks {len(missing)} of {len(manifest.shards)} shards of dataset '{manifest.name}' version "
-            f"{manifest.version}: {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}",
+            f"Reference '{reference_id}' lacks {len(missing)} of {len(manifest.shards)} shards of dataset '{manifest.name}' "
+            f"version {manifest.version}: {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}",
             fix="Run `drrho reference` again: it adds only what is missing.",
         )

@@ -1,0 +1,137 @@
+"""Samples by their index: ranged reads of runs of consecutive samples, pinned to the bytes that the manifest names."""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from drrho_clip.data.cache import ByteCache
+from drrho_clip.data.manifest import REPAIR, Manifest, Shard
+from drrho_clip.data.tar_index import BLOCK, Member, TarIndex, index_tar, parse_index
+from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing
+from drrho_clip.storage import layout
+
+if TYPE_CHECKING:
+    from drrho_clip.storage import Store
+
+T = TypeVar("T")
+
+IMAGE_EXTENSIONS = ("jpg", "png", "webp")
+MAX_UNIT_SAMPLES = 1024
+MAX_UNIT_BYTES = 32 * 2**20
+MAX_INDEXES = 256
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as it is stored: the image still encoded."""
+
+    index: int
+    image: bytes = field(repr=False)
+    caption: str
+    meta: dict[str, Any] = field(repr=False)
+
+
+class SampleReader:
+    """Reads any sample of a dataset version and holds `cache_bytes` of runs at most; a pickled copy starts empty."""
+
+    def __init__(self, store: Store, manifest: Manifest, cache_bytes: int = 256 * 2**20) -> None:
+        self.store, self.manifest = store, manifest
+        self._bases = [shard.base for shard in manifest.shards]
+        self._units = ByteCache(cache_bytes)
+        self._indexes: OrderedDict[str, TarIndex] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_indexes": OrderedDict()}
+
+    def check(self) -> None:
+        """Compare every shard with the store, without reading it; raise DataError that names what is gone or altered."""
+        self.manifest.check(self.store)
+
+    def get(self, index: int) -> Sample:
+        """Return one sample; DataError names the shard that is gone or altered, IndexError where there is no such sample."""
+        if not 0 <= index < self.manifest.total:
+            raise IndexError(f"sample {index} of {self.manifest.total}")
+        shard = self.manifest.shards[bisect.bisect_right(self._bases, index) - 1]
+        position = index - shard.base
+        size = _unit_samples(shard)
+        first = position - position % size
+        unit = self._units.get((shard.key, first), lambda: self._read(shard, first, size))
+        return self._sample(shard, position, unit, first)
+
+    def shard(self, shard: Shard) -> Iterator[Sample]:
+        """Yield the samples of one shard in order, past the cache."""
+        size = _unit_samples(shard)
+        for first in range(0, shard.count, size):
+            unit = self._read(shard, first, size)
+            for position in range(first, min(first + size, shard.count)):
+                yield self._sample(shard, position, unit, first)
+
+    def _read(self, shard: Shard, first: int, size: int) -> bytes:
+        start, length = self._index(shard).span(first, min(first + size, shard.count))
+        return self._pinned(shard, lambda: self.store.read_range(shard.key, start, length, etag=shard.etag))
+
+    def _sample(self, shard: Shard, position: int, unit: bytes, first: int) -> Sample:
+        index = self._index(shard)
+        shift = int(index.starts[first])
+        parts = {member.extension: self._member(shard, member, unit, shift) for member in index.members(position)}
+        name = sample_name(shard.base + position)
+        images = [parts[extension] for extension in IMAGE_EXTENSIONS if extension in parts]
+        if len(images) != 1 or "txt" not in parts or "json" not in parts or index.members(position)[0].name.split(".")[0] != name:
+            raise self._unusable(shard, f"its index names no sample {name} with an image, a txt and a json")
+        return Sample(shard.base + position, images[0], parts["txt"].decode(), json.loads(parts["json"]))
+
+    def _member(self, shard: Shard, member: Member, unit: bytes, shift: int) -> bytes:
+        """Cut a member out of a unit, after a look at its header: a wrong index never gives a wrong pair."""
+        start = member.offset - shift
+        name = member.name.encode()
+        if start < BLOCK or unit[start - BLOCK : start - BLOCK + len(name) + 1] != name + b"\0":
+            raise self._unusable(shard, f"its index and its bytes disagree at {member.name}")
+        return unit[start : start + member.size]
+
+    def _index(self, shard: Shard) -> TarIndex:
+        index = self._indexes.get(shard.key)
+        if index is None:
+            index = self._indexes[shard.key] = self._load_index(shard)
+            while len(self._indexes) > MAX_INDEXES:
+                self._indexes.popitem(last=False)
+        return index
+
+    def _load_index(self, shard: Shard) -> TarIndex:
+        key = layout.shard_index(shard.key)
+        try:
+            index = parse_index(self.store.read(key), where=self.store.uri_of(key))
+        except ObjectMissing:
+            index = self._pinned(shard, lambda: index_tar(self.store.open(shard.key, etag=shard.etag)))
+        if len(index) != shard.count:
+            raise self._unusable(shard, f"its index has {len(index)} samples, the manifest {shard.count}")
+        return index
+
+    def _pinned(self, shard: Shard, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except ObjectMissing:
+            raise self._unusable(shard, "it is gone") from None
+        except ObjectChanged:
+            raise self._unusable(shard, "it was altered after it was published") from None
+
+    def _unusable(self, shard: Shard, why: str) -> DataError:
+        return DataError(
+            f"Shard {shard.key} of dataset '{self.manifest.name}' version {self.manifest.version} cannot be used: {why}",
+            where=self.store.uri_of(shard.key),
+            fix=REPAIR,
+        )
+
+
+def sample_name(index: int) -> str:
+    """Name of a sample's members in a tar, without the extension."""
+    return f"{index:09d}"
+
+
+def _unit_samples(shard: Shard) -> int:
+    """How many samples one ranged read fetches: 1,024, or fewer where they are large."""
+    return max(1, min(MAX_UNIT_SAMPLES, MAX_UNIT_BYTES * shard.count // max(1, shard.bytes)))
