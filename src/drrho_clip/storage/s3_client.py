@@ -66,13 +66,19 @@ class Connection:
             raise _translate(error, where) from error
 
 
+def make_client(session: boto3.session.Session, endpoint: str | None, region: str, *, direct: bool = False) -> Any:
+    """Return an S3 client for an endpoint (None = AWS) with settings that are safe for it; `direct` = past any proxy."""
+    config = _client_config(foreign=bool(endpoint), direct=direct)
+    return session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
+
+
 def _build() -> tuple[Any, str]:
     try:
         core = botocore.session.get_session()
         endpoint = _configured_endpoint(core)
         session = boto3.session.Session(botocore_session=core)
         region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
-        client = session.client("s3", region_name=region, endpoint_url=endpoint, config=_client_config(foreign=bool(endpoint)))
+        client = make_client(session, endpoint, region)
         credentials = session.get_credentials()
     except (aws.BotoCoreError, ValueError) as error:
         raise StorageError(f"The AWS settings cannot be used: {error}", fix="Check the AWS_* variables and ~/.aws.") from error
@@ -99,7 +105,7 @@ def _configured_endpoint(core: Any) -> str | None:
     return endpoint
 
 
-def _client_config(*, foreign: bool) -> Config:
+def _client_config(*, foreign: bool, direct: bool) -> Config:
     settings: dict[str, Any] = {
         "connect_timeout": 5,
         "read_timeout": 30,
@@ -107,6 +113,8 @@ def _client_config(*, foreign: bool) -> Config:
         "tcp_keepalive": True,
         "retries": {"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS))},
     }
+    if direct:
+        settings["proxies"] = {}
     if foreign:
         # Other servers may store AWS's checksum trailers inside the object, and seldom have a DNS name per bucket.
         settings |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
