@@ -39,7 +39,7 @@ format: $(STAMP) ## Put the code into the project's format
 	@$(BIN)/ruff format
 
 constraints: $(STAMP) ## Add what is new in pyproject.toml to constraints.txt, keeping the versions that are there
-	@uv=$$(command -v uv || echo $(BOOTSTRAP)/bin/uv); UV_CUSTOM_COMPILE_COMMAND='make constraints' "$$uv" pip compile --quiet --universal --python-version 3.11 --extra test \
+	@UV_CUSTOM_COMPILE_COMMAND='make constraints' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra test \
 		--no-annotate --no-emit-index-url --output-file constraints.txt pyproject.toml
 
 image: ## Build the container image (IMAGE=name:tag, BASE=..., TORCH_INDEX=..., EXTRAS=[demo])
