@@ -1,0 +1,20 @@
+"""CLIP models, as open_clip builds them: our small architectures, finished models for inference, and exports."""
+
+from drrho_clip.models.architectures import ArchitectureInfo, architecture_info, create_model, known_architectures, tokenizer
+from drrho_clip.models.encoder import Encoder
+from drrho_clip.models.export import save_export
+from drrho_clip.models.identity import ModelIdentity, Preprocessing
+from drrho_clip.models.load import load_model
+
+__all__ = [
+    "ArchitectureInfo",
+    "Encoder",
+    "ModelIdentity",
+    "Preprocessing",
+    "architecture_info",
+    "create_model",
+    "known_architectures",
+    "load_model",
+    "save_export",
+    "tokenizer",
+]

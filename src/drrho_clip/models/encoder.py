@@ -1,0 +1,55 @@
+"""A finished model for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from drrho_clip.models.architectures import Tokenizer
+from drrho_clip.models.identity import ModelIdentity
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model in eval mode on `device`, with the preprocessing and the tokenizer that belong to it."""
+
+    identity: ModelIdentity
+    model: Any  # open_clip's CLIP or CustomTextCLIP
+    tokenizer: Tokenizer
+    preprocess: Callable[[Image], torch.Tensor]  # RGB picture -> float32 [3, height, width]
+    device: torch.device
+
+    @property
+    def logit_scale(self) -> float:
+        """The trained inverse temperature."""
+        return float(self.model.logit_scale.detach().exp())
+
+    def tokenize(self, texts: list[str]) -> torch.Tensor:
+        """Return int64 tokens [n, context_length] of n texts."""
+        return self.tokenizer(texts)
+
+    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 unit-norm features [n, dim] on `device`, of float32 images [n, 3, height, width]."""
+        return self._encode(self.model.encode_image, images)
+
+    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return float32 unit-norm features [n, dim] on `device`, of int64 tokens [n, context_length]."""
+        return self._encode(self.model.encode_text, tokens)
+
+    def _encode(self, encode: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        with torch.inference_mode(), self._autocast():
+            features = encode(inputs.to(self.device, non_blocking=True))
+        return torch.nn.functional.normalize(features.float(), dim=-1)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        import torch
+
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.identity.precision == "bf16")
