@@ -7,7 +7,7 @@ BOOTSTRAP := .cache/bootstrap
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= drrho-clip:$(VERSION)
 # Values reach the shell through the environment, so that folders with spaces in their names stay whole.
-export STORE FOLDER ARGS IMAGE BASE TORCH_INDEX EXTRAS
+export STORE FOLDER DATA ARGS IMAGE BASE TORCH_INDEX EXTRAS
 # No interpreter from elsewhere: the machine's own is the one that gets checked.
 export UV_PYTHON_DOWNLOADS := never
 
@@ -23,8 +23,9 @@ install: $(STAMP) ## Make .venv with the project and everything it needs, at the
 demo: $(STAMP) ## Train and compare three methods on real drawings (STORE=folder or s3://bucket/prefix, FOLDER=demo)
 	@$(BIN)/drrho demo --folder "$${FOLDER:-demo}" $${STORE:+--store "$$STORE"}
 
-clipart: $(STAMP) ## The same on 8,000 clip-art pictures (FOLDER=demo/clipart)
-	@examples/clipart/run.sh --folder "$${FOLDER:-demo/clipart}" $${STORE:+--store "$$STORE"}
+clipart: $(STAMP) ## The same on 8,000 clip-art pictures of Debian's (DATA=folder of PNGs, FOLDER=demo)
+	@data="$${DATA:-$$(examples/clipart/fetch.sh)}" && \
+	$(BIN)/drrho demo --config examples/clipart/clipart.yaml --data "$$data" --folder "$${FOLDER:-demo}" $${STORE:+--store "$$STORE"}
 
 test: $(STAMP) ## Run the test suite (ARGS="-k name" and the like go to pytest)
 	@$(BIN)/pytest $$ARGS
