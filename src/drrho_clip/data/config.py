@@ -16,15 +16,21 @@ class IngestConfig(Config):
 
     dataset: str = "openmoji"
     source: SourceKind = "openmoji"
-    path: str = Field("", description="Folder, tar (pattern, folder, s3:// or http(s) URL) or table; unused by openmoji and scenes")
+    path: str = Field(
+        "", description="Folder, tar (pattern, folder, s3:// or http(s) URL) or table; unused by openmoji and scenes"
+    )
     samples: int = Field(0, ge=0, description="At most this many samples (scenes: how many to generate); 0 = all")
-    caption_template: str = Field("", description="Caption from the path: {stem}, {parent}, {path}; empty = file beside the image")
+    caption_template: str = Field(
+        "",
+        description="folder: caption from the path, {stem}, {parent}, {path} or {words}; empty = file beside the image. "
+        "openmoji: {name}, {group}",
+    )
     caption_field: str = Field("", description="Column of the table or key of the .json that holds the caption; empty = guessed")
     image_field: str = Field("", description="Column of the table that holds image bytes or a path; empty = guessed")
-    class_field: str = Field("", description="Column or .json key that holds the class name; {parent} = the folder; empty = none")
+    class_field: str = Field("", description="Column or .json key of the class name; {parent}, {top} = the folder; empty = none")
     split_field: str = Field("", description="Column or .json key that holds the split; empty = drawn by key")
     separator: str = Field("", description="Column separator of a text table; empty = guessed and logged")
-    image_size: int = Field(0, ge=0, description="Resize the shorter side to this many pixels; 0 = keep")
+    image_size: int = Field(0, ge=0, description="Shrink the shorter side to this many pixels; 0 = keep")
     min_image_side: int = Field(8, ge=1, description="Images with a shorter side below this are bad samples")
     max_image_pixels: int = Field(64_000_000, ge=1, description="Images with more pixels are bad samples (decompression bombs)")
     max_aspect_ratio: float = Field(20.0, ge=1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from drrho_clip.data.config import IngestConfig
+from drrho_clip.data.config import IngestConfig, SourceKind
 from drrho_clip.data.sources.base import REASONS, RawSample, Rejected, Source
 from drrho_clip.errors import ConfigError
 
@@ -27,16 +28,36 @@ def open_source(config: IngestConfig, store: Store | None = None) -> Source:
     """
     if config.source in _PATHS and not config.path:
         raise ConfigError(f"The source '{config.source}' needs `path`", fix=_PATHS[config.source])
-    if config.source == "folder":
-        from drrho_clip.data.sources.folder import FolderSource
+    return _OPENERS[config.source](config, store)
 
-        return FolderSource(config)
-    if config.source == "openmoji":
-        from drrho_clip.data.sources.openmoji import OpenMojiSource
 
-        return OpenMojiSource(config)
-    if config.source == "scenes":
-        from drrho_clip.data.sources.scenes import ScenesSource
+def _folder(config: IngestConfig, _: Store | None) -> Source:
+    from drrho_clip.data.sources.folder import FolderSource
 
-        return ScenesSource(config)
-    raise ConfigError(f"The source '{config.source}' is not known")
+    return FolderSource(config)
+
+
+def _table(config: IngestConfig, _: Store | None) -> Source:
+    from drrho_clip.data.sources.table import TableSource
+
+    return TableSource(config)
+
+
+def _openmoji(config: IngestConfig, _: Store | None) -> Source:
+    from drrho_clip.data.sources.openmoji import OpenMojiSource
+
+    return OpenMojiSource(config)
+
+
+def _scenes(config: IngestConfig, _: Store | None) -> Source:
+    from drrho_clip.data.sources.scenes import ScenesSource
+
+    return ScenesSource(config)
+
+
+_OPENERS: dict[SourceKind, Callable[[IngestConfig, Store | None], Source]] = {  # imported when used: each has packages of its own
+    "folder": _folder,
+    "table": _table,
+    "openmoji": _openmoji,
+    "scenes": _scenes,
+}

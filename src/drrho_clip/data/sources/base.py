@@ -16,8 +16,9 @@ REASONS = (
     "caption_encoding",  # neither UTF-8 nor Windows-1252
     "caption_field",  # the caption file or cell is not of the expected form
     "unreadable",  # the picture's file is not there or cannot be read
-    "duplicate_key",  # a second row of the same name
     "not_paired",  # a name from which no pair can be told
+    "malformed_row",  # more cells than columns
+    "split",  # a split of an unknown name
 )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,14 +19,15 @@ from drrho_clip.errors import ConfigError, nearest
 
 CAPTION_FIELDS = ("caption", "text", "title")
 PATH_PLACEHOLDERS = ("stem", "parent", "path", "words")
+MISSING = frozenset(("", "nan", "NaN", "None", "none", "null", "NULL", "<NA>", "N/A"))  # what programs write for a missing value
 REPAIRED = {"caption_repaired": "windows-1252"}  # what the .json of a repaired sample says
 
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\ufeff]+")
 _SEPARATORS = re.compile(r"[\s_\-+.,;()\[\]{}]+")
 
 
-class BadCaption(Exception):
-    """A caption that cannot be used: `reason` is one of REASONS."""
+class BadRow(Exception):
+    """A row that cannot be used: `reason` is one of REASONS."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -38,21 +39,23 @@ class BadCaption(Exception):
 
 
 def clean_caption(text: object) -> str:
-    """Return the caption in one line; raise BadCaption where there is none (None and NaN are none, never the text "nan")."""
+    """Return the caption in one line; raise BadRow where there is none (null, NaN, or a word for them)."""
     if text is None or text != text:
-        raise BadCaption("no_caption", "the value is missing")
+        raise BadRow("no_caption", "the value is missing")
     if not isinstance(text, str):
-        raise BadCaption("caption_field", f"expected text, found {type(text).__name__}")
+        raise BadRow("caption_field", f"expected text, found {type(text).__name__}")
     cleaned = _SPACE.sub(" ", text).strip()
     if not cleaned:
-        raise BadCaption("empty_caption", f"{text[:40]!r} holds nothing to read")
-    if not cleaned.isprintable() and any(0xD800 <= ord(character) < 0xE000 for character in cleaned):
-        raise BadCaption("caption_encoding", f"{cleaned[:40]!r} holds half a character")
+        raise BadRow("empty_caption", f"{text[:40]!r} holds nothing to read")
+    if cleaned in MISSING:
+        raise BadRow("no_caption", f"{cleaned!r} stands for a missing value")
+    if any(0xD800 <= ord(character) < 0xE000 for character in cleaned):
+        raise BadRow("caption_encoding", f"{cleaned[:40]!r} holds half a character")
     return cleaned
 
 
 def decode_text(data: bytes) -> tuple[str, bool]:
-    """Return (text, whether it had to be repaired); raise BadCaption."""
+    """Return (text, whether it had to be repaired); raise BadRow."""
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return data.decode("utf-16" if utf16 else "utf-8-sig"), False
@@ -62,18 +65,16 @@ def decode_text(data: bytes) -> tuple[str, bool]:
         return data.decode("cp1252"), True
     except UnicodeDecodeError:
         found = data[position : position + 4]
-        raise BadCaption("caption_encoding", f"neither UTF-8 nor Windows-1252 at byte {position}: {found!r}") from None
+        raise BadRow("caption_encoding", f"neither UTF-8 nor Windows-1252 at byte {position}: {found!r}") from None
 
 
-def json_caption(value: Any, field: str) -> str:
-    """Return the caption of a .json: its key `field`, or the first of CAPTION_FIELDS it has; raise BadCaption."""
-    if not isinstance(value, dict):
-        raise BadCaption("caption_field", f"expected an object with keys, found {type(value).__name__}")
+def json_caption(value: Mapping[str, Any], field: str) -> str:
+    """Return the caption of a .json: its key `field`, or the first of CAPTION_FIELDS it has; raise BadRow."""
     names = (field,) if field else CAPTION_FIELDS
     for name in names:
         if name in value:
             return clean_caption(value[name])
-    raise BadCaption("no_caption", f"no key {' or '.join(names)} among {', '.join(map(str, value)) or 'none'}")
+    raise BadRow("no_caption", f"no key {' or '.join(names)} among {', '.join(map(str, value)) or 'none'}")
 
 
 def check_template(template: str, placeholders: tuple[str, ...] = PATH_PLACEHOLDERS) -> None:
@@ -94,7 +95,7 @@ def caption_from_path(template: str, path: str) -> str:
     """Fill `template` from the relative path without its ending, cleaned for humans (`_`, `-`, `.` and brackets become spaces).
 
     {stem}: the file's name; {parent}: its folder's name; {path}: folders and name, outermost first; {words}: name and folders,
-    innermost first, without numbers and each word once: "animals/birds/owl_01" gives "owl birds animals". Raises BadCaption.
+    innermost first, without numbers and each word once: "animals/birds/owl_01" gives "owl birds animals". Raises BadRow.
     """
     parts = [_SEPARATORS.sub(" ", part).strip() for part in PurePosixPath(path).parts]
     filled = template.format(

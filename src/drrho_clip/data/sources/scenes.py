@@ -38,7 +38,7 @@ DEFAULT_COUNT = 10_000
 DEFAULT_SIZE = 64
 
 _OVERSAMPLING = 4
-_LARGE, _SMALL = (0.19, 0.23), (0.09, 0.12)  # radius as a part of the picture's side
+_LARGE, _SMALL = (0.17, 0.205), (0.08, 0.11)  # radius as a part of the picture's side
 
 
 @dataclass(frozen=True)

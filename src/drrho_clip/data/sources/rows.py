@@ -1,0 +1,147 @@
+"""Rows of separated text and of Parquet, one interface; cells as they are, text that is not UTF-8 with its bytes escaped."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from drrho_clip.errors import ConfigError, DataError
+
+SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+
+_SAMPLE_CHARACTERS = 1 << 18
+_BATCH_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its number from 0, the wanted cells by column, and what is wrong with it ("" = nothing)."""
+
+    number: int
+    cells: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+class TextRows:
+    """CSV and its relatives; quoted cells may hold separators and line ends. What is not UTF-8 becomes surrogate escapes."""
+
+    def __init__(self, path: Path, separator: str, likely: Collection[str]) -> None:
+        """Read the header; an empty `separator` is guessed: most columns of a name in `likely`, then most even rows."""
+        self.path = path
+        with path.open("rb") as file:
+            utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        self._encoding = "utf-16" if utf16 else "utf-8-sig"
+        self.separator = _given_separator(separator) or self._guess(likely)
+        self.columns = tuple(next(iter(self._records()), (0, []))[1])
+        if not self.columns:
+            raise DataError("The table is empty", where=str(path))
+
+    @property
+    def about(self) -> str:
+        """How the table was read, for messages."""
+        return f"separator {SEPARATORS.get(self.separator, repr(self.separator))}"
+
+    def read(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Yield all rows with the cells of `columns`; a row with too many cells, or one that swallowed others, has a problem."""
+        places = [(name, self.columns.index(name)) for name in columns]
+        records = self._records()
+        next(records)
+        for number, (line, cells) in enumerate(records):
+            if len(cells) > len(self.columns):
+                yield Row(number, problem=f"line {line}: {len(cells)} cells for {len(self.columns)} columns")
+            elif self.separator == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
+                yield Row(number, problem=f"line {line}: an unclosed quote joins it with lines before")
+            else:
+                yield Row(number, {name: cells[place] for name, place in places if place < len(cells)})
+
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield (last line, cells) of every record that is not blank, the header first."""
+        with self.path.open(encoding=self._encoding, errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, delimiter=self.separator)
+            try:
+                for cells in reader:
+                    if cells:
+                        yield reader.line_num, cells
+            except (csv.Error, UnicodeError) as error:
+                raise DataError(
+                    f"The table cannot be read: {error}",
+                    where=f"{self.path}, near line {reader.line_num + 1}, {self.about}",
+                    fix="Look for an unclosed quote there, or set `separator`.",
+                ) from None
+
+    def _guess(self, likely: Collection[str]) -> str:
+        with self.path.open(encoding=self._encoding, errors="surrogateescape", newline="") as file:
+            sample = file.read(_SAMPLE_CHARACTERS)
+        return max(SEPARATORS, key=lambda separator: _fitness(sample, separator, likely))
+
+
+def _given_separator(text: str) -> str:
+    separator = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(separator) > 1 or separator in ('"', "\n", "\r"):
+        raise ConfigError(f"separator {text!r} cannot separate columns", fix="Give one character, or 'tab'.")
+    return separator
+
+
+def _fitness(sample: str, separator: str, likely: Collection[str]) -> tuple[int, float, int]:
+    try:
+        rows = [row for row in csv.reader(io.StringIO(sample, newline=""), delimiter=separator) if row][:100]
+    except csv.Error:
+        return 0, 0.0, 0
+    if not rows or len(rows[0]) < 2:
+        return 0, 0.0, 0
+    named = sum(name.strip().lower() in likely for name in rows[0])
+    return named, sum(len(row) == len(rows[0]) for row in rows) / len(rows), len(rows[0])
+
+
+class ParquetRows:
+    """A Parquet file, read a thousand rows at a time and only the wanted columns."""
+
+    about = "Parquet"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"The Parquet file cannot be read: {error}", where=str(path)) from None
+        self.columns = tuple(self._file.schema_arrow.names)
+        self.total: int = self._file.metadata.num_rows
+        counts = [self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)]
+        starts = [sum(counts[:group]) for group in range(len(counts))]
+        self.groups = [range(start, start + count) for start, count in zip(starts, counts, strict=True)]
+
+    def read(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Yield all rows with the cells of `columns`, in the order of the file."""
+        for group in range(len(self.groups)):
+            for batch in self.batches(group, columns):
+                yield from batch
+
+    def batches(self, group: int, columns: Sequence[str]) -> Iterator[list[Row]]:
+        """Yield the rows of one row group, at most a thousand at once."""
+        number = self.groups[group].start
+        try:
+            for batch in self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(columns)):
+                cells = [_cells(batch.column(name)) for name in columns]
+                yield [Row(number + i, dict(zip(columns, row, strict=True))) for i, row in enumerate(zip(*cells, strict=True))]
+                number += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"The Parquet file cannot be read: {error}", where=f"{self.path}, row group {group}") from None
+
+
+def _cells(column: Any) -> list[Any]:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [
+            value if value is None else value.decode("utf-8", "surrogateescape") for value in column.cast(pa.binary()).to_pylist()
+        ]
