@@ -117,7 +117,13 @@ class SeaweedServer:
         assert self._lock is not None
         command = [
             *(str(weed), "-logtostderr=true", "mini", f"-dir={self.folder / 'data'}", f"-ip={HOST}", f"-ip.bind={HOST}"),
-            *("-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-volume.preStopSeconds=0"),
+            *(
+                "-master.telemetry=false",
+                "-master.resumeState=false",
+                "-admin.ui=false",
+                "-webdav=false",
+                "-volume.preStopSeconds=0",
+            ),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false", f"-s3.config={self.folder / 's3.json'}"),
             *(f"-{role}.port={port}" for role, port in ports.items()),
         ]
