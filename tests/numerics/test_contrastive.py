@@ -130,14 +130,13 @@ def test_a_reference_equal_to_the_target_gives_uniform_weights():
 
 
 @pytest.mark.parametrize(("eps", "same"), [(0.0, True), (0.1, False)])
-def test_shifting_an_anchors_reference_losses_changes_its_weights_only_with_eps(eps, same):
-    """A reference [image, 1] . [text, c_i] adds c_i to the similarities of image i: the loss of its pairs is moved by its true pair."""
+def test_a_reference_changes_how_much_an_anchor_counts_only_with_eps(eps, same):
     config = METHODS["drrho"](temperature=0.3, eps=max(eps, 1e-30))
     features = pair(6, 4, 8)
     image, text = (side.detach() for side in pair(6, 3, 9))
-    shifted_text = text + 0.5 * image.mean(0)
+    other = text + 0.5 * image.mean(0)
     weights = []
-    for reference in ((image, text), (image, shifted_text)):
+    for reference in ((image, text), (image, other)):
         objective = config.build(samples=6, epochs=1).double()
         weights.append(objective(features, reference, torch.arange(6), torch.ones(6, dtype=torch.bool), 0).weights)
     unchanged = torch.allclose(weights[0], weights[1], rtol=1e-6)

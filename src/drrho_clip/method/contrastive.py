@@ -165,8 +165,10 @@ def global_contrastive_loss(
 
     features, reference: (image [n, d], text [n, d]), unit norm; reference may be None. log_u: [n, 2], the moving averages of
     these samples (image side, text side), NaN = never seen. temperature: a float or a 0-d tensor, which then gets its gradient
-    too (including the radius term rho * temperature). Returns (loss, new log_u [n, 2], detached). In a process group each rank
-    passes its own samples; the gradients are scaled so that their mean over ranks, as DDP takes it, is the gradient of the global batch.
+    too (including the radius term rho * temperature). Returns (loss, new log_u [n, 2], detached).
+
+    In a process group each rank passes its own samples; the gradients are scaled so that their mean over ranks, as DDP takes it,
+    is the gradient of the global batch.
     The value of the loss is made for its gradient; the objective's own value is temperature * mean(log_u.sum(1)).
     """
     tau = temperature if isinstance(temperature, Tensor) else torch.tensor(float(temperature), device=features[0].device)

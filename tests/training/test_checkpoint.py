@@ -1,0 +1,106 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from drrho_clip.method import METHODS
+from drrho_clip.storage import layout, open_store
+from drrho_clip.training import TrainConfig
+from drrho_clip.training.checkpoint import Checkpoints
+from drrho_clip.training.optimiser import make_optimiser
+
+RUN = "run"
+
+
+def trained(seed: int, steps: int = 2) -> dict[str, nn.Module | torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    objective = METHODS["fastclip"]().build(samples=5, epochs=1)
+    optimiser = make_optimiser(model, objective, TrainConfig(method="fastclip"))
+    for step in range(steps):
+        (model(torch.randn(2, 3)).square().sum() + objective.temperature).backward()
+        optimiser.step()
+        objective.log_u[step] = step
+    return {"model": model, "optimiser": optimiser, "objective": objective}
+
+
+def state_of(parts) -> list[torch.Tensor]:
+    optimiser = parts["optimiser"].state_dict()["state"]
+    return [
+        *parts["model"].state_dict().values(),
+        *parts["objective"].state_dict().values(),
+        *(torch.as_tensor(value) for values in optimiser.values() for _, value in sorted(values.items())),
+    ]
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(open_store(str(tmp_path)), RUN, keep=2)
+
+
+def test_everything_comes_back_bit_for_bit(checkpoints):
+    saved, loaded = trained(0), trained(1, steps=0)
+    checkpoints.save(7, saved, {"seconds": 1.5})
+    assert checkpoints.restore(loaded) == (7, {"seconds": 1.5})
+    for before, after in zip(state_of(saved), state_of(loaded), strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_restored_optimiser_goes_on_as_the_saved_one(checkpoints):
+    saved, loaded = trained(0), trained(1, steps=0)
+    checkpoints.save(1, saved, {})
+    checkpoints.restore(loaded)
+    for parts in (saved, loaded):
+        parts["model"](torch.ones(2, 3)).square().sum().backward()
+        parts["optimiser"].step()
+    for before, after in zip(state_of(saved), state_of(loaded), strict=True):
+        assert after.dtype == before.dtype
+
+
+def test_nothing_there_means_step_zero(checkpoints):
+    assert checkpoints.restore(trained(0)) == (0, {})
+
+
+def test_only_the_newest_are_kept(checkpoints):
+    for step in (1, 2, 3):
+        checkpoints.save(step, trained(step), {})
+    assert checkpoints.steps() == [3, 2]
+    assert {info.key.split("/")[3] for info in checkpoints.store.list("runs/")} == {"step-00000002", "step-00000003"}
+
+
+def test_a_checkpoint_without_its_marker_is_none(checkpoints):
+    first = trained(1)
+    checkpoints.save(1, first, {})
+    checkpoints.save(2, trained(2), {})
+    checkpoints.store.delete(layout.checkpoint_marker(RUN, 2))
+    loaded = trained(3, steps=0)
+    assert checkpoints.restore(loaded)[0] == 1
+    torch.testing.assert_close(state_of(loaded)[0], state_of(first)[0])
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "marker"])
+def test_a_damaged_newest_checkpoint_is_skipped(checkpoints, damage):
+    first = trained(1)
+    checkpoints.save(1, first, {})
+    checkpoints.save(2, trained(2), {})
+    key = f"{layout.checkpoint(RUN, 2)}/model.safetensors"
+    if damage == "cut":
+        checkpoints.store.write(key, checkpoints.store.read(key)[:-9])
+    elif damage == "gone":
+        checkpoints.store.delete(key)
+    else:
+        checkpoints.store.write(layout.checkpoint_marker(RUN, 2), b"{")
+    loaded = trained(3, steps=0)
+    assert checkpoints.restore(loaded)[0] == 1
+    torch.testing.assert_close(state_of(loaded)[0], state_of(first)[0])
+
+
+def test_a_checkpoint_holds_no_pickle(checkpoints):
+    checkpoints.save(1, trained(0), {})
+    for info in checkpoints.store.list("runs/"):
+        data = checkpoints.store.read(info.key)
+        if info.key.endswith(".json"):
+            json.loads(data)
+        else:  # safetensors: eight bytes of header length, then JSON
+            json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
