@@ -87,15 +87,7 @@ class Manifest(Config):
 
     def check(self, store: Store) -> None:
         """Compare every shard with the store, without reading it; raise DataError that names what is gone or altered."""
-        problems = []
-        for shard in self.shards:
-            found = store.head(shard.key)
-            if found is None:
-                problems.append(f"{shard.key} is gone")
-            elif found.size != shard.bytes:
-                problems.append(f"{shard.key} has {found.size} bytes instead of {shard.bytes}")
-            elif found.etag != shard.etag:
-                problems.append(f"{shard.key} was altered (etag {found.etag} instead of {shard.etag})")
+        problems = [problem for shard in self.shards if (problem := shard_problem(store, shard))]
         if problems:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise DataError(
@@ -105,6 +97,18 @@ class Manifest(Config):
                 where=store.uri_of(layout.dataset(self.name)),
                 fix=REPAIR,
             )
+
+
+def shard_problem(store: Store, shard: Shard) -> str | None:
+    """Say what is wrong with a shard in the store, by its size and ETag; None where nothing is."""
+    found = store.head(shard.key)
+    if found is None:
+        return f"{shard.key} is gone"
+    if found.size != shard.bytes:
+        return f"{shard.key} has {found.size} bytes instead of {shard.bytes}"
+    if found.etag != shard.etag:
+        return f"{shard.key} was altered (etag {found.etag} instead of {shard.etag})"
+    return None
 
 
 REPAIR = "Restore the object from a backup, or ingest the data again under a new dataset name."

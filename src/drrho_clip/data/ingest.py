@@ -1,0 +1,280 @@
+"""The step `ingest`: from a source to shards and a manifest. Ingesting again adds what is new and touches nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from drrho_clip.data.config import IngestConfig
+from drrho_clip.data.manifest import SPLITS, Failure, Manifest, Shard, dataset_id, find_manifest, publish, shard_problem
+from drrho_clip.data.noise import draw_split, is_exchanged
+from drrho_clip.data.prepare import Prepared, Row, prepare_all
+from drrho_clip.data.sources import RawSample, Rejected, Source, open_source
+from drrho_clip.data.writer import ShardWriter, read_keys
+from drrho_clip.errors import ConfigError, DataError, nearest
+from drrho_clip.observe import get_logger, progress
+from drrho_clip.storage import layout
+
+if TYPE_CHECKING:
+    from drrho_clip.storage import Store
+
+EXAMPLES = 20  # keys named per reason
+EARLY = 200  # rows after which too many bad ones end the step at once
+SHARD_BYTES = 256 * 2**20  # a shard ends here even when it holds fewer samples than asked for; bounds the memory
+_FREE_SETTINGS = {"workers", "max_bad_fraction"}  # say nothing about the data
+_GROWTH_SETTINGS = {"samples", "shard_samples"}  # may differ when a dataset grows
+_SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "test": "heldout", "held-out": "heldout"}
+
+
+def ingest(config: IngestConfig, store: Store) -> Manifest:
+    """Bring the dataset up to date with its source and return its newest manifest.
+
+    Finds what is there, adds only samples whose key is new, publishes last. Raises ConfigError for settings that do not fit each
+    other, DataError for settings that differ from those that made the dataset, for two samples with one key, when nothing is
+    usable and when more rows than `max_bad_fraction` are bad; nothing is published then.
+    """
+    _check(config)
+    existing = _newest(store, config.dataset)
+    if existing is not None:
+        _check_same(existing, config, store)
+    source = open_source(config, store)
+    known = _known_keys(store, existing)
+    writer = ShardWriter(
+        store,
+        config.dataset,
+        existing.shards if existing else (),
+        seed=config.seed,
+        caption_noise=config.caption_noise if config.caption_noise_part == "all" else 0.0,
+    )
+    tally = Tally(config, len(known))
+    rows = _rows(source, config, known, tally)
+    shown = progress(rows, what=f"ingest {config.dataset}", total=_total(source, config), unit="img", done=len(known))
+    with closing(prepare_all(shown, config)) as results:
+        _write_all(results, writer, tally, config)
+    if existing is not None and len(writer.shards) == len(existing.shards):
+        get_logger().info("ingest_found", dataset=existing.name, version=existing.version, samples=existing.total)
+        return existing
+    manifest = _manifest(config, existing, writer, source, tally)
+    _check_written(store, manifest, writer.shards[len(existing.shards) if existing else 0 :])
+    publish(store, manifest)
+    get_logger().info(
+        "ingest_done",
+        dataset=manifest.name,
+        version=manifest.version,
+        samples=manifest.total,
+        splits=manifest.splits,
+        bad={reason: failure.count for reason, failure in manifest.failed.items()},
+        exchanged=manifest.exchanged,
+        left_out=tally.left_out,
+    )
+    return manifest
+
+
+class Tally:
+    """What became of every row: good, bad (by reason, with examples) or left out of the clean part."""
+
+    def __init__(self, config: IngestConfig, known: int) -> None:
+        """Start with the samples that are `known` to be good."""
+        self._allowed = config.max_bad_fraction
+        self.good, self.left_out = known, 0
+        self._counts: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+        self.converted: dict[str, int] = {}
+        self.classes: set[str] = set()
+
+    @property
+    def failed(self) -> dict[str, Failure]:
+        """Rows without a sample, by reason, the most frequent first."""
+        reasons = sorted(self._counts, key=lambda reason: (-self._counts[reason], reason))
+        return {reason: Failure(count=self._counts[reason], examples=tuple(self._examples[reason])) for reason in reasons}
+
+    def add(self, result: Prepared | Rejected) -> None:
+        """Count one result; raise DataError as soon as it is clear that too many are bad."""
+        if isinstance(result, Prepared):
+            self.good += 1
+            if result.image.mode not in ("RGB", "L"):
+                self.converted[result.image.mode] = self.converted.get(result.image.mode, 0) + 1
+            if result.class_name is not None:
+                self.classes.add(result.class_name)
+            return
+        self._counts[result.reason] = self._counts.get(result.reason, 0) + 1
+        examples = self._examples.setdefault(result.reason, [])
+        if len(examples) < EXAMPLES:
+            # an object's address would make two manifests of the same data differ
+            examples.append(re.sub(r"0x[0-9a-f]{6,}", "0x...", f"{result.key}: {result.detail}")[:300])
+        if self._rows() >= EARLY:
+            self._check_share()
+
+    def check(self) -> None:
+        """Raise DataError at the end: too many bad rows, or no sample at all."""
+        if self.good == 0:
+            raise DataError("No row of the source gave a sample" + self._reasons(), fix="Nothing was published.")
+        self._check_share()
+
+    def _check_share(self) -> None:
+        bad = sum(self._counts.values())
+        if bad > self._allowed * self._rows():
+            raise DataError(
+                f"{bad} of {self._rows()} rows gave no sample, more than max_bad_fraction = {self._allowed:g} allows"
+                + self._reasons(),
+                fix="Repair or remove them, or raise max_bad_fraction; nothing was published.",
+            )
+
+    def _rows(self) -> int:
+        return self.good + self.left_out + sum(self._counts.values())
+
+    def _reasons(self) -> str:
+        parts = [f"{name} {failure.count} (such as {'; '.join(failure.examples[:2])})" for name, failure in self.failed.items()]
+        return ": " + ", ".join(parts) if parts else ""
+
+
+def _check(config: IngestConfig) -> None:
+    layout.dataset(config.dataset)
+    if config.heldout_fraction + config.validation_fraction >= 1:
+        raise ConfigError(
+            f"heldout_fraction {config.heldout_fraction:g} and validation_fraction {config.validation_fraction:g} leave nothing "
+            "for training",
+            fix="Together they must be less than 1.",
+        )
+
+
+def _newest(store: Store, dataset: str) -> Manifest | None:
+    """Return the newest manifest; finish what an ingest that died between its two last writes began."""
+    manifest = find_manifest(store, dataset)
+    while found := find_manifest(store, dataset, manifest.version + 1 if manifest else 1):
+        manifest = publish(store, found)
+    return manifest
+
+
+def _settings(config: IngestConfig) -> dict[str, Any]:
+    """The settings as the manifest keeps them: what a URL holds for access only (user, query) is left out."""
+    settings = config.model_dump(exclude=_FREE_SETTINGS)
+    if config.path.startswith(("http://", "https://")):
+        url = urlsplit(config.path)
+        settings["path"] = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return settings
+
+
+def _check_same(existing: Manifest, config: IngestConfig, store: Store) -> None:
+    now = _settings(config)
+    before = {name: existing.source.get(name, IngestConfig.model_fields[name].default) for name in now}
+    different = [name for name in now if name not in _GROWTH_SETTINGS and before[name] != now[name]]
+    if different:
+        raise DataError(
+            f"Dataset '{existing.name}' was made with other settings: "
+            + ", ".join(f"{name} was {before[name]!r}, now {now[name]!r}" for name in different),
+            where=store.uri_of(layout.dataset(existing.name)),
+            fix="Use the old settings to add to it, or give the new data a name of its own (dataset).",
+        )
+
+
+def _known_keys(store: Store, existing: Manifest | None) -> set[str]:
+    if existing is None:
+        return set()
+    with ThreadPoolExecutor(16) as pool:
+        return set(itertools.chain.from_iterable(pool.map(lambda shard: read_keys(store, existing, shard), existing.shards)))
+
+
+def _total(source: Source, config: IngestConfig) -> int | None:
+    counts = [count for count in (source.total(), config.samples) if count]
+    return min(counts, default=None)
+
+
+def _rows(source: Source, config: IngestConfig, known: set[str], tally: Tally) -> Iterator[Row]:
+    """Yield what is new in the source, each sample with its split; the clean part leaves its share out before any decoding."""
+    seen: set[str] = set()
+    rows: Iterable[RawSample | Rejected] = source.samples(known)
+    if config.samples:
+        rows = itertools.islice(rows, max(0, config.samples - len(known)))
+    for row in rows:
+        if isinstance(row, Rejected):
+            if row.reason == "duplicate_key":
+                raise _duplicate(row.key, row.detail)
+            yield row
+            continue
+        if row.key in known:
+            continue
+        if row.key in seen:
+            raise _duplicate(row.key, "")
+        seen.add(row.key)
+        split = _split(row, config)
+        if config.caption_noise_part == "clean" and is_exchanged(row.key, split, config.seed, config.caption_noise):
+            tally.left_out += 1
+        else:
+            yield row, split
+
+
+def _split(row: RawSample, config: IngestConfig) -> str:
+    if row.split is None:
+        return draw_split(row.key, config.seed, config.heldout_fraction, config.validation_fraction)
+    name = row.split.strip().lower()
+    name = _SPLIT_NAMES.get(name, name)
+    if name not in SPLITS:
+        raise DataError(
+            f"Sample '{row.key}' is of the unknown split '{row.split}'",
+            fix=nearest(name, (*SPLITS, *_SPLIT_NAMES)) + " Leave split_field empty to have the splits drawn.",
+        )
+    return name
+
+
+def _duplicate(key: str, detail: str) -> DataError:
+    return DataError(
+        f"Two samples have the key '{key}'" + (f": {detail}" if detail else ""),
+        fix="Rename or remove one; nothing was published.",
+    )
+
+
+def _write_all(results: Iterable[Prepared | Rejected], writer: ShardWriter, tally: Tally, config: IngestConfig) -> None:
+    """Collect the samples of each split and write a shard whenever one is full; what is left at the end, split by split."""
+    pending: dict[str, list[Prepared]] = {split: [] for split in SPLITS}
+    sizes = dict.fromkeys(SPLITS, 0)
+    for result in results:
+        tally.add(result)
+        if isinstance(result, Rejected):
+            continue
+        split = result.split
+        pending[split].append(result)
+        sizes[split] += len(result.image.data)
+        if len(pending[split]) >= config.shard_samples or sizes[split] >= SHARD_BYTES:
+            writer.write(pending[split], split)
+            pending[split], sizes[split] = [], 0
+    tally.check()
+    for split, samples in pending.items():
+        if samples:
+            writer.write(samples, split)
+
+
+def _manifest(config: IngestConfig, existing: Manifest | None, writer: ShardWriter, source: Source, tally: Tally) -> Manifest:
+    converted = dict(existing.converted) if existing else {}
+    for mode, count in tally.converted.items():
+        converted[mode] = converted.get(mode, 0) + count
+    classes = tally.classes | set(existing.classnames if existing else ())
+    return Manifest(
+        name=config.dataset,
+        version=existing.version + 1 if existing else 1,
+        id=dataset_id(writer.shards),
+        shards=tuple(writer.shards),
+        classnames=tuple(source.classnames) or tuple(sorted(classes)),
+        templates=tuple(source.templates),
+        source=_settings(config),
+        failed=tally.failed,
+        converted=dict(sorted(converted.items())),
+        exchanged=writer.exchanged + (existing.exchanged if existing else 0),
+        notice=source.notice,
+    )
+
+
+def _check_written(store: Store, manifest: Manifest, shards: list[Shard]) -> None:
+    """Look at the new shards once more: two different ingests of one new dataset would have written over each other."""
+    problems = [problem for shard in shards if (problem := shard_problem(store, shard))]
+    if problems:
+        raise DataError(
+            f"Something else wrote to dataset '{manifest.name}' during this ingest: {'; '.join(problems[:3])}",
+            where=store.uri_of(layout.dataset(manifest.name)),
+            fix="Let one ingest of a dataset run at a time, and run this one again.",
+        )

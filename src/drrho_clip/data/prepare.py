@@ -1,0 +1,107 @@
+"""Raw samples to prepared ones, in worker processes, in their order and with a bounded look-ahead."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from drrho_clip.data.config import IngestConfig
+from drrho_clip.data.images import BadImage, PreparedImage, prepare_image
+from drrho_clip.data.sources.base import RawSample, Rejected
+from drrho_clip.errors import DataError
+
+BATCH = 16  # rows sent to a worker at once
+LOOK_AHEAD = 3  # batches in flight per worker
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One sample ready to be written."""
+
+    key: str
+    image: PreparedImage
+    caption: str
+    class_name: str | None
+    split: str
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What `prepare_image` is told."""
+
+    image_size: int
+    min_side: int
+    max_pixels: int
+    max_aspect: float
+
+    @classmethod
+    def of(cls, config: IngestConfig) -> ImageLimits:
+        """Take the limits out of the settings of the step."""
+        return cls(config.image_size, config.min_image_side, config.max_image_pixels, config.max_aspect_ratio)
+
+
+Row = tuple[RawSample, str] | Rejected  # a raw sample and its split
+
+
+def prepare_all(rows: Iterable[Row], config: IngestConfig) -> Generator[Prepared | Rejected, None, None]:
+    """Yield one result per row, in the order of the rows whatever the number of workers."""
+    limits = ImageLimits.of(config)
+    workers = config.workers or _cores()
+    if workers == 1:
+        for row in rows:
+            yield _prepare(row, limits)
+        return
+    batches = iter(lambda: list(itertools.islice(iterator, BATCH)), [])
+    iterator = iter(rows)
+    # spawn: a fork would copy the threads and connections of storage clients in an unknown state
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pending: deque[Future[list[Prepared | Rejected]]] = deque()
+    try:
+        for batch in batches:
+            pending.append(pool.submit(_prepare_batch, batch, limits))
+            if len(pending) >= LOOK_AHEAD * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    except BrokenProcessPool:
+        raise DataError(
+            f"One of {workers} workers that decode images ended without a word, probably for want of memory",
+            fix="Set workers to a smaller number (1 = no extra process), or max_image_pixels to less.",
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare_batch(rows: list[Row], limits: ImageLimits) -> list[Prepared | Rejected]:
+    return [_prepare(row, limits) for row in rows]
+
+
+def _prepare(row: Row, limits: ImageLimits) -> Prepared | Rejected:
+    if isinstance(row, Rejected):
+        return row
+    raw, split = row
+    try:
+        image = prepare_image(
+            raw.load(),
+            image_size=limits.image_size,
+            min_side=limits.min_side,
+            max_pixels=limits.max_pixels,
+            max_aspect=limits.max_aspect,
+        )
+    except BadImage as error:
+        return Rejected(raw.key, error.reason, error.detail)
+    except OSError as error:
+        return Rejected(raw.key, "unreadable", error.strerror or str(error))
+    return Prepared(raw.key, image, raw.caption, raw.class_name, split, raw.extra)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

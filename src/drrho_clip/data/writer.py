@@ -1,0 +1,126 @@
+"""Shards: tars of samples written with webdataset, the same bytes for the same samples, beside them their index and keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from drrho_clip.data.manifest import Shard, find_manifest
+from drrho_clip.data.noise import exchange, is_exchanged
+from drrho_clip.data.prepare import Prepared
+from drrho_clip.data.reader import SampleReader, sample_name
+from drrho_clip.data.tar_index import index_tar
+from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing
+from drrho_clip.storage import layout
+from drrho_clip.storage.files import disk_errors
+
+if TYPE_CHECKING:
+    from drrho_clip.data.manifest import Manifest
+    from drrho_clip.storage import ObjectInfo, Store
+
+
+class ShardWriter:
+    """Writes the shards of one dataset one after the other; none of them is published before a manifest names it."""
+
+    def __init__(self, store: Store, dataset: str, published: Sequence[Shard], *, seed: int, caption_noise: float) -> None:
+        """Go on behind the shards that are published; `caption_noise` is the share of training captions to exchange."""
+        self.store, self.dataset = store, dataset
+        self.seed, self.caption_noise = seed, caption_noise
+        self.shards = list(published)
+        self.exchanged = 0
+
+    def write(self, samples: Sequence[Prepared], split: str) -> Shard:
+        """Write one shard: tar, index and keys."""
+        key = layout.shard(self.dataset, len(self.shards))
+        base = sum(shard.count for shard in self.shards[-1:]) + (self.shards[-1].base if self.shards else 0)
+        captions = self._captions(samples)
+        with tempfile.TemporaryDirectory(prefix="drrho-") as folder, disk_errors(Path(folder)):
+            path = Path(folder) / "shard.tar"
+            _write_tar(path, samples, captions, base)
+            with path.open("rb") as stream:
+                index = index_tar(stream)
+            sha256 = _sha256(path.open("rb"))
+            size = path.stat().st_size
+            info = self._put(key, path, size, sha256)
+        self.store.write(layout.shard_index(key), index.dump())
+        self.store.write(layout.shard_keys(key), json.dumps([sample.key for sample in samples]).encode())
+        shard = Shard(key=key, etag=info.etag, sha256=sha256, bytes=size, count=len(samples), base=base, split=split)
+        self.shards.append(shard)
+        self.exchanged += sum(caption != sample.caption for caption, sample in zip(captions, samples, strict=True))
+        return shard
+
+    def _captions(self, samples: Sequence[Prepared]) -> list[str]:
+        captions = [sample.caption for sample in samples]
+        chosen = [i for i, s in enumerate(samples) if is_exchanged(s.key, s.split, self.seed, self.caption_noise)]
+        for i, caption in zip(chosen, exchange([captions[i] for i in chosen], self.seed), strict=True):
+            captions[i] = caption
+        return captions
+
+    def _put(self, key: str, path: Path, size: int, sha256: str) -> ObjectInfo:
+        """Upload a tar. One that an interrupted ingest left is adopted if it is the same, else replaced: nobody reads it yet."""
+        try:
+            return self.store.upload(key, path, if_absent=True)
+        except ObjectChanged:
+            found = self.store.head(key)
+        if found is not None and found.size == size and _sha256(self.store.open(key, etag=found.etag)) == sha256:
+            return found
+        newest = find_manifest(self.store, self.dataset)
+        if newest is not None and any(shard.key == key for shard in newest.shards):
+            raise DataError(
+                f"Another ingest has added to dataset '{self.dataset}' meanwhile",
+                where=self.store.uri_of(key),
+                fix="Run this ingest again: it adds what is still missing.",
+            )
+        return self.store.upload(key, path)
+
+
+def read_keys(store: Store, manifest: Manifest, shard: Shard) -> list[str]:
+    """Return the source's keys of a shard's samples, from the file beside it or, where that is not there, from the tar."""
+    try:
+        keys = json.loads(store.read(layout.shard_keys(shard.key)))
+    except (ObjectMissing, ValueError):
+        keys = []
+    if isinstance(keys, list) and len(keys) == shard.count:
+        return keys
+    return [str(sample.meta["key"]) for sample in SampleReader(store, manifest).shard(shard)]
+
+
+def _write_tar(path: Path, samples: Sequence[Prepared], captions: Sequence[str], base: int) -> None:
+    from webdataset import TarWriter
+
+    with path.open("wb") as stream, TarWriter(stream, encoder=False, user="", group="", mode=0o444, mtime=0) as tar:
+        for position, (sample, caption) in enumerate(zip(samples, captions, strict=True)):
+            tar.write(
+                {
+                    "__key__": sample_name(base + position),
+                    sample.image.extension: sample.image.data,
+                    "txt": caption.encode(),
+                    "json": _meta(sample, exchanged=caption != sample.caption),
+                }
+            )
+
+
+def _meta(sample: Prepared, *, exchanged: bool) -> bytes:
+    own: dict[str, Any] = {
+        "key": sample.key,
+        "width": sample.image.width,
+        "height": sample.image.height,
+        "mode": sample.image.mode,
+        "exchanged": exchanged,
+        "sha256": hashlib.sha256(sample.image.data).hexdigest(),
+    }
+    if sample.class_name is not None:
+        own["class"] = sample.class_name
+    return json.dumps(sample.extra | own, sort_keys=True, ensure_ascii=False, default=str).encode()
+
+
+def _sha256(stream: BinaryIO) -> str:
+    with stream:
+        digest = hashlib.sha256()
+        while block := stream.read(2**20):
+            digest.update(block)
+        return digest.hexdigest()
