@@ -85,7 +85,6 @@ def run_facts(runs: Sequence[RunResult]) -> list[tuple[str, list[str]]]:
     rows = [
         ("run", [run.name for run in runs]),
         ("state", ["finished" if run.finished else "not finished" for run in runs]),
-        ("method", [run.title for run in runs]),
         ("architecture", per_run("architecture")),
         ("reference", [run.reference for run in runs]),
         ("steps", per_run("steps")),

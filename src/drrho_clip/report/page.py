@@ -10,11 +10,9 @@ import jinja2
 
 from drrho_clip.report.facts import DatasetFacts, run_facts, run_labels, settings
 from drrho_clip.report.gallery import Gallery
-from drrho_clip.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, training_plots
+from drrho_clip.report.plots import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, training_plots
 from drrho_clip.report.results import Results
 from drrho_clip.report.table import COLUMNS, best_rows, comparison_table
-
-COLOURS = 8  # colour classes of the style sheet
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,10 @@ def render(page: Page) -> str:
         rows=rows,
         columns=columns,
         best=best_rows(rows),
+        top={
+            column.key: max([1e-9, *(row.values[column.key].value for row in rows if column.key in row.values)])
+            for column in columns
+        },
         labels=labels,
         colour={run.name: number % COLOURS for number, run in enumerate(runs)},
         plots=training_plots([(labels[run.name], run.metrics) for run in runs]),

@@ -10,7 +10,9 @@ from drrho_clip.report.results import Metrics
 
 WIDTH, HEIGHT = 560, 280  # the SVG's own units, about one CSS pixel each on a wide screen
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 40
+COLOURS = 8  # colour classes of the style sheet
 MAX_POINTS = 400
+MAX_TICKS = 9
 LOG_SPAN = 30.0  # a positive series whose largest value is this many times its smallest gets a logarithmic axis
 
 Points = Sequence[tuple[float, float]]
@@ -18,11 +20,12 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a plot: its points in data units, its colour class (a number) and whether it is dashed."""
+    """One line of a plot: whose it is, its colour class (a number), its points in data units, and what its stroke stands for."""
 
     label: str
     colour: int
     points: Points
+    style: str = ""
     dashed: bool = False
 
 
@@ -47,59 +50,67 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure, ready to draw."""
+    """One figure, ready to draw; the legend has an entry per colour, then one per style where there are two."""
 
     title: str
+    unit: str
     note: str
     x_label: str
-    y_label: str
     lines: tuple[Line, ...]
+    colours: Mapping[int, str]
+    styles: Mapping[bool, str]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
 
     @property
     def description(self) -> str:
         """What the figure shows, in words."""
-        return f"{self.title}, {self.y_label} against {self.x_label}. " + " ".join(line.summary for line in self.lines)
+        return f"{self.title} against {self.x_label}. " + " ".join(line.summary for line in self.lines)
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """What a figure shows: `keys` are record keys, drawn solid, except those in `dashed`."""
+    """What a figure shows: the record key of its solid lines and of its dashed ones, each with its name."""
 
     title: str
-    y_label: str
+    unit: str
     note: str
-    keys: Mapping[str, str]  # record key -> what is added to the run's label
-    dashed: frozenset[str] = frozenset()
+    solid: tuple[str, str]
+    dashed: tuple[str, str] = ("", "")
     from_zero: bool = False
 
 
 def _variance_panel(side: str) -> _Panel:
-    target, rho = f"pairwise_loss_variance.{side}.target", f"pairwise_loss_variance.{side}.rho"
     return _Panel(
         f"Variance of the pairwise losses, {side} side",
-        "variance",
-        "Solid: minus the reference's loss, Var(l \N{MINUS SIGN} l_ref). Dashed: of the model alone, Var(l).",
-        {rho: "Var(l \N{MINUS SIGN} l_ref)", target: "Var(l)"},
-        frozenset({target}),
+        "",
+        "The lower Var(l − l_ref) is against Var(l), the more the reference explains.",
+        (f"pairwise_loss_variance.{side}.rho", "Var(l − l_ref)"),
+        (f"pairwise_loss_variance.{side}.target", "Var(l)"),
     )
 
 
 PANELS = (
-    _Panel("Loss", "objective", "Methods minimise different objectives: compare shapes, not heights.", {"loss": ""}),
     _variance_panel("image"),
     _variance_panel("text"),
-    _Panel("Temperature", "temperature", "One over the logit scale; constant unless the method learns it.", {"temperature": ""}),
+    _Panel("Loss", "", "Methods minimise different objectives: compare shapes, not heights.", ("loss", "")),
+    _Panel("Temperature", "", "One over the logit scale; constant unless the method learns it.", ("temperature", "")),
+    _Panel(
+        "Effective negatives",
+        "per anchor",
+        "One over the sum of the squared weights of an anchor's negatives: few where the hardest count alone.",
+        ("weight_effective_size.image", "image side"),
+        ("weight_effective_size.text", "text side"),
+    ),
+    _Panel("Gamma", "", "Weight of the batch in the moving average u of each sample.", ("gamma", ""), from_zero=True),
+    _Panel("Learning rate", "", "Of the last step before each record.", ("learning_rate", ""), from_zero=True),
     _Panel(
         "Throughput",
         "samples / s",
         "All processes together, over each logged interval.",
-        {"samples_per_second": ""},
+        ("samples_per_second", ""),
         from_zero=True,
     ),
-    _Panel("Learning rate", "learning rate", "After warm-up it falls along a cosine.", {"learning_rate": ""}, from_zero=True),
-    _Panel("Gamma", "gamma", "Weight of the batch in the moving average u of each sample.", {"gamma": ""}, from_zero=True),
 )
 
 
@@ -110,33 +121,40 @@ def training_plots(runs: Sequence[tuple[str, Metrics]]) -> list[Plot]:
     plots = []
     for panel in PANELS:
         curves = [
-            Curve(" ".join(filter(None, (label, suffix))), number, points, key in panel.dashed)
+            Curve(label, number % COLOURS, points, name, key == panel.dashed[0])
             for number, (label, metrics) in enumerate(runs)
-            for key, suffix in panel.keys.items()
+            for key, name in (panel.solid, panel.dashed)
             if (points := metrics.series(key, against=x_key))
         ]
         if curves:
-            plots.append(
-                draw(curves, title=panel.title, note=panel.note, x_label=x_label, y_label=panel.y_label, zero=panel.from_zero)
-            )
+            plots.append(draw(curves, title=panel.title, unit=panel.unit, note=panel.note, x_label=x_label, zero=panel.from_zero))
     return plots
 
 
-def draw(curves: Sequence[Curve], *, title: str, x_label: str, y_label: str, note: str = "", zero: bool = False) -> Plot:
+def draw(curves: Sequence[Curve], *, title: str, x_label: str, unit: str = "", note: str = "", zero: bool = False) -> Plot:
     """Scale non-empty `curves` of finite numbers to one plot; long ones are averaged down to MAX_POINTS points."""
     thinned = [thin(curve.points) for curve in curves]
     xs = [x for points in thinned for x, _ in points]
     ys = [y for points in thinned for _, y in points]
-    x_axis = _linear_axis(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    x_axis = _linear_axis(min(0.0, *xs), max(xs), LEFT, WIDTH - RIGHT, tight=True)
     low = min(0.0, *ys) if zero else min(ys)
     logarithmic = not zero and low > 0 and max(ys) / low >= LOG_SPAN
     y_axis = (_log_axis if logarithmic else _linear_axis)(low, max(ys), HEIGHT - BOTTOM, TOP)
     lines = tuple(
-        Line(curve.label, curve.colour, curve.dashed, _path(points, x_axis, y_axis), _in_words(curve.label, curve.points))
-        for curve, points in zip(curves, thinned, strict=True)
+        Line(" ".join((c.label, c.style)).rstrip(), c.colour, c.dashed, _path(points, x_axis, y_axis), _in_words(c))
+        for c, points in zip(curves, thinned, strict=True)
     )
-    y_label += " (log scale)" if logarithmic else ""
-    return Plot(title, note, x_label, y_label, lines, x_axis.ticks(), y_axis.ticks())
+    return Plot(
+        title,
+        ", ".join(filter(None, (unit, "log scale" if logarithmic else ""))),
+        note,
+        x_label,
+        lines,
+        {curve.colour: curve.label for curve in curves},
+        {curve.dashed: curve.style for curve in curves if curve.style},
+        x_axis.ticks(),
+        y_axis.ticks(),
+    )
 
 
 def thin(points: Points, limit: int = MAX_POINTS) -> Points:
@@ -168,26 +186,34 @@ class _Axis:
         return tuple(Tick(round(self.place(value), 1), tick_label(value)) for value in self.values)
 
 
-def _linear_axis(low: float, high: float, start: float, end: float) -> _Axis:
+def _linear_axis(low: float, high: float, start: float, end: float, *, tight: bool = False) -> _Axis:
+    """About five round ticks; the axis ends at the outer ones, or (`tight`) at the data."""
     if high - low <= 1e-6 * max(abs(low), abs(high)):
         margin = abs(low) / 2 or 1.0
         low, high = low - margin, high + margin
     rough = (high - low) / 5
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = magnitude * next(m for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    inside, outside = (math.ceil, math.floor) if tight else (math.floor, math.ceil)
+    first, last = (
+        inside(low / step - 1e-9 if tight else low / step + 1e-9),
+        outside(high / step + 1e-9 if tight else high / step - 1e-9),
+    )
     values = tuple(i * step for i in range(first, last + 1))
-    return _Axis(values[0], values[-1], start, end, values)
+    return _Axis(low, high, start, end, values) if tight else _Axis(values[0], values[-1], start, end, values)
 
 
 def _log_axis(low: float, high: float, start: float, end: float) -> _Axis:
-    """Ticks at 1, 2, 5 per decade, or at decades alone where that would be many."""
+    """Ticks at 1, 2, 5 of each decade, or at fewer of them where that would be many."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    marks = (1, 2, 5) if len(decades) <= 3 else (1,)
-    grid = [mark * 10.0**decade for decade in decades for mark in marks]
-    below = max((v for v in grid if v <= low), default=grid[0])
-    above = min((v for v in grid if v >= high), default=grid[-1])
-    return _Axis(below, above, start, end, tuple(v for v in grid if below <= v <= above), logarithmic=True)
+    for marks in ((1, 2, 5), (1, 3), (1,)):
+        grid = [mark * 10.0**decade for decade in decades for mark in marks]
+        below = max((v for v in grid if v <= low), default=grid[0])
+        above = min((v for v in grid if v >= high), default=grid[-1])
+        values = tuple(v for v in grid if below <= v <= above)
+        if len(values) <= MAX_TICKS:
+            break
+    return _Axis(below, above, start, end, values, logarithmic=True)
 
 
 def tick_label(value: float) -> str:
@@ -205,6 +231,7 @@ def _path(points: Points, x_axis: _Axis, y_axis: _Axis) -> str:
     return "M" + "L".join(pairs)
 
 
-def _in_words(label: str, points: Points) -> str:
-    values = [value for _, value in points]
-    return f"{label}: from {values[0]:.3g} to {values[-1]:.3g}, between {min(values):.3g} and {max(values):.3g}."
+def _in_words(curve: Curve) -> str:
+    values = [value for _, value in curve.points]
+    name = " ".join((curve.label, curve.style)).rstrip()
+    return f"{name}: from {values[0]:.3g} to {values[-1]:.3g}, between {min(values):.3g} and {max(values):.3g}."
