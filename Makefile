@@ -12,7 +12,7 @@ export STORE FOLDER DATA ARGS IMAGE BASE TORCH_INDEX EXTRAS
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo clipart test lint format constraints image clean
+.PHONY: help install demo clipart test lint format docs constraints image clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-20s%s\n' "$$name" "$$text"; done
@@ -38,6 +38,9 @@ lint: $(STAMP) ## Check style and types
 format: $(STAMP) ## Put the code into the project's format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+docs: $(STAMP) ## Write docs/configuration.md from the code
+	@$(BIN)/python tools/configuration.py
 
 constraints: $(STAMP) ## Add what is new in pyproject.toml to constraints.txt, keeping the versions that are there
 	@UV_CUSTOM_COMPILE_COMMAND='make constraints' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra test \
