@@ -1,9 +1,10 @@
 """CLIP models, as open_clip builds them: our small architectures, finished models for inference, and exports."""
 
 from drrho_clip.models.architectures import ArchitectureInfo, architecture_info, create_model, known_architectures, tokenizer
+from drrho_clip.models.batches import encode_pairs
 from drrho_clip.models.encoder import Encoder
 from drrho_clip.models.export import save_export
-from drrho_clip.models.identity import ModelIdentity, Preprocessing
+from drrho_clip.models.identity import ModelIdentity, Preprocessing, refuse_mix
 from drrho_clip.models.load import load_model
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "Preprocessing",
     "architecture_info",
     "create_model",
+    "encode_pairs",
     "known_architectures",
     "load_model",
+    "refuse_mix",
     "save_export",
     "tokenizer",
 ]

@@ -30,6 +30,11 @@ class Encoder:
         """The trained inverse temperature."""
         return float(self.model.logit_scale.detach().exp())
 
+    def record(self) -> dict[str, Any]:
+        """Return what is written beside features or scores, in plain values: the identity and the logit scale."""
+        preprocessing = self.identity.preprocessing.model_dump_json()
+        return {**self.identity.model_dump(), "preprocessing": preprocessing, "logit_scale": self.logit_scale}
+
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         """Return int64 tokens [n, context_length] of n texts."""
         return self.tokenizer(texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+from drrho_clip.errors import ModelError
 from drrho_clip.schema import Config
 
 Precision = Literal["fp32", "bf16"]
@@ -40,7 +41,14 @@ class ModelIdentity(Config):
     precision: Precision
     dim: int
 
-    def differences(self, other: ModelIdentity) -> dict[str, tuple[Any, Any]]:
-        """Fields in which the two would give different features: name -> (here, there); empty where they are the same model."""
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in type(self).model_fields if name != "spec"}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+def refuse_mix(recorded: Config, loaded: Config, *, what: str, fix: str) -> None:
+    """Raise ModelError, with where they differ, unless two records of a model (spec, weights, ...) give the same features.
+
+    `spec` is left out: the same model may be called differently.
+    """
+    ours, theirs = loaded.model_dump(), recorded.model_dump()
+    differing = {name: (theirs[name], ours[name]) for name in theirs if name != "spec" and theirs[name] != ours.get(name)}
+    if differing:
+        details = "; ".join(f"{name} is {there} there, {here} here" for name, (there, here) in differing.items())
+        raise ModelError(f"{what} is from the model '{theirs['spec']}', which is not '{ours['spec']}': {details}", fix=fix)
