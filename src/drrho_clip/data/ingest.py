@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -11,24 +10,22 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from drrho_clip.data.config import IngestConfig
-from drrho_clip.data.manifest import SPLITS, Failure, Manifest, Shard, dataset_id, find_manifest, publish, shard_problem
+from drrho_clip.data.manifest import SPLITS, Manifest, Shard, dataset_id, find_manifest, publish, shard_problem
 from drrho_clip.data.noise import draw_split, is_exchanged
 from drrho_clip.data.prepare import Prepared, Row, prepare_all
 from drrho_clip.data.sources import RawSample, Rejected, Source, open_source
+from drrho_clip.data.tally import Tally
 from drrho_clip.data.writer import ShardWriter, read_keys
-from drrho_clip.errors import ConfigError, DataError, nearest
+from drrho_clip.errors import ConfigError, DataError
 from drrho_clip.observe import get_logger, progress
 from drrho_clip.storage import layout
 
 if TYPE_CHECKING:
     from drrho_clip.storage import Store
 
-EXAMPLES = 20  # keys named per reason
-EARLY = 200  # rows after which too many bad ones end the step at once
 SHARD_BYTES = 256 * 2**20  # a shard ends here even when it holds fewer samples than asked for; bounds the memory
 _FREE_SETTINGS = {"workers", "max_bad_fraction"}  # say nothing about the data
 _GROWTH_SETTINGS = {"samples", "shard_samples"}  # may differ when a dataset grows
-_SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "test": "heldout", "held-out": "heldout"}
 
 
 def ingest(config: IngestConfig, store: Store) -> Manifest:
@@ -73,64 +70,6 @@ def ingest(config: IngestConfig, store: Store) -> Manifest:
         left_out=tally.left_out,
     )
     return manifest
-
-
-class Tally:
-    """What became of every row: good, bad (by reason, with examples) or left out of the clean part."""
-
-    def __init__(self, config: IngestConfig, known: int) -> None:
-        """Start with the samples that are `known` to be good."""
-        self._allowed = config.max_bad_fraction
-        self.good, self.left_out = known, 0
-        self._counts: dict[str, int] = {}
-        self._examples: dict[str, list[str]] = {}
-        self.converted: dict[str, int] = {}
-        self.classes: set[str] = set()
-
-    @property
-    def failed(self) -> dict[str, Failure]:
-        """Rows without a sample, by reason, the most frequent first."""
-        reasons = sorted(self._counts, key=lambda reason: (-self._counts[reason], reason))
-        return {reason: Failure(count=self._counts[reason], examples=tuple(self._examples[reason])) for reason in reasons}
-
-    def add(self, result: Prepared | Rejected) -> None:
-        """Count one result; raise DataError as soon as it is clear that too many are bad."""
-        if isinstance(result, Prepared):
-            self.good += 1
-            if result.image.mode not in ("RGB", "L"):
-                self.converted[result.image.mode] = self.converted.get(result.image.mode, 0) + 1
-            if result.class_name is not None:
-                self.classes.add(result.class_name)
-            return
-        self._counts[result.reason] = self._counts.get(result.reason, 0) + 1
-        examples = self._examples.setdefault(result.reason, [])
-        if len(examples) < EXAMPLES:
-            # an object's address would make two manifests of the same data differ
-            examples.append(re.sub(r"0x[0-9a-f]{6,}", "0x...", f"{result.key}: {result.detail}")[:300])
-        if self._rows() >= EARLY:
-            self._check_share()
-
-    def check(self) -> None:
-        """Raise DataError at the end: too many bad rows, or no sample at all."""
-        if self.good == 0:
-            raise DataError("No row of the source gave a sample" + self._reasons(), fix="Nothing was published.")
-        self._check_share()
-
-    def _check_share(self) -> None:
-        bad = sum(self._counts.values())
-        if bad > self._allowed * self._rows():
-            raise DataError(
-                f"{bad} of {self._rows()} rows gave no sample, more than max_bad_fraction = {self._allowed:g} allows"
-                + self._reasons(),
-                fix="Repair or remove them, or raise max_bad_fraction; nothing was published.",
-            )
-
-    def _rows(self) -> int:
-        return self.good + self.left_out + sum(self._counts.values())
-
-    def _reasons(self) -> str:
-        parts = [f"{name} {failure.count} (such as {'; '.join(failure.examples[:2])})" for name, failure in self.failed.items()]
-        return ": " + ", ".join(parts) if parts else ""
 
 
 def _check(config: IngestConfig) -> None:
@@ -193,33 +132,18 @@ def _rows(source: Source, config: IngestConfig, known: set[str], tally: Tally) -
         rows = itertools.islice(rows, max(0, config.samples - len(known)))
     for row in rows:
         if isinstance(row, Rejected):
-            if row.reason == "duplicate_key":
-                raise _duplicate(row.key, row.detail)
             yield row
             continue
         if row.key in known:
             continue
         if row.key in seen:
-            raise _duplicate(row.key, "")
+            raise DataError(f"Two samples have the key '{row.key}'", fix="Rename or remove one; nothing was published.")
         seen.add(row.key)
-        split = _split(row, config)
+        split = row.split or draw_split(row.key, config.seed, config.heldout_fraction, config.validation_fraction)
         if config.caption_noise_part == "clean" and is_exchanged(row.key, split, config.seed, config.caption_noise):
             tally.left_out += 1
         else:
             yield row, split
-
-
-def _split(row: RawSample, config: IngestConfig) -> str:
-    if row.split is None:
-        return draw_split(row.key, config.seed, config.heldout_fraction, config.validation_fraction)
-    name = row.split.strip().lower()
-    name = _SPLIT_NAMES.get(name, name)
-    if name not in SPLITS:
-        raise DataError(
-            f"Sample '{row.key}' is of the unknown split '{row.split}'",
-            fix=nearest(name, (*SPLITS, *_SPLIT_NAMES)) + " Leave split_field empty to have the splits drawn.",
-        )
-    return name
 
 
 def _duplicate(key: str, detail: str) -> DataError:

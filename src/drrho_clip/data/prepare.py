@@ -59,8 +59,8 @@ def prepare_all(rows: Iterable[Row], config: IngestConfig) -> Generator[Prepared
         for row in rows:
             yield _prepare(row, limits)
         return
-    batches = iter(lambda: list(itertools.islice(iterator, BATCH)), [])
     iterator = iter(rows)
+    batches = iter(lambda: list(itertools.islice(iterator, BATCH)), [])
     # spawn: a fork would copy the threads and connections of storage clients in an unknown state
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     pending: deque[Future[list[Prepared | Rejected]]] = deque()

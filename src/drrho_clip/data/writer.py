@@ -36,19 +36,19 @@ class ShardWriter:
     def write(self, samples: Sequence[Prepared], split: str) -> Shard:
         """Write one shard: tar, index and keys."""
         key = layout.shard(self.dataset, len(self.shards))
-        base = sum(shard.count for shard in self.shards[-1:]) + (self.shards[-1].base if self.shards else 0)
+        base = self.shards[-1].base + self.shards[-1].count if self.shards else 0
         captions = self._captions(samples)
         with tempfile.TemporaryDirectory(prefix="drrho-") as folder, disk_errors(Path(folder)):
-            path = Path(folder) / "shard.tar"
-            _write_tar(path, samples, captions, base)
-            with path.open("rb") as stream:
-                index = index_tar(stream)
-            sha256 = _sha256(path.open("rb"))
-            size = path.stat().st_size
-            info = self._put(key, path, size, sha256)
-        self.store.write(layout.shard_index(key), index.dump())
-        self.store.write(layout.shard_keys(key), json.dumps([sample.key for sample in samples]).encode())
-        shard = Shard(key=key, etag=info.etag, sha256=sha256, bytes=size, count=len(samples), base=base, split=split)
+            tar, index, keys = (Path(folder, name) for name in ("tar", "idx", "keys"))
+            _write_tar(tar, samples, captions, base)
+            with tar.open("rb") as stream:
+                index.write_bytes(index_tar(stream).dump())
+            keys.write_text(json.dumps([sample.key for sample in samples]), encoding="utf-8")
+            self._put(key, layout.shard_index(key), index)
+            self._put(key, layout.shard_keys(key), keys)
+            etag = self._put(key, key, tar).etag
+            sha256, size = _sha256(tar.open("rb")), tar.stat().st_size
+        shard = Shard(key=key, etag=etag, sha256=sha256, bytes=size, count=len(samples), base=base, split=split)
         self.shards.append(shard)
         self.exchanged += sum(caption != sample.caption for caption, sample in zip(captions, samples, strict=True))
         return shard
@@ -60,22 +60,23 @@ class ShardWriter:
             captions[i] = caption
         return captions
 
-    def _put(self, key: str, path: Path, size: int, sha256: str) -> ObjectInfo:
-        """Upload a tar. One that an interrupted ingest left is adopted if it is the same, else replaced: nobody reads it yet."""
+    def _put(self, shard_key: str, key: str, path: Path) -> ObjectInfo:
+        """Upload one file of a shard. What an interrupted ingest left there is adopted if it is the same, else replaced."""
         try:
             return self.store.upload(key, path, if_absent=True)
         except ObjectChanged:
             found = self.store.head(key)
-        if found is not None and found.size == size and _sha256(self.store.open(key, etag=found.etag)) == sha256:
+        same_size = found is not None and found.size == path.stat().st_size
+        if found and same_size and _sha256(self.store.open(key, etag=found.etag)) == _sha256(path.open("rb")):
             return found
         newest = find_manifest(self.store, self.dataset)
-        if newest is not None and any(shard.key == key for shard in newest.shards):
+        if newest is not None and any(shard.key == shard_key for shard in newest.shards):
             raise DataError(
                 f"Another ingest has added to dataset '{self.dataset}' meanwhile",
                 where=self.store.uri_of(key),
                 fix="Run this ingest again: it adds what is still missing.",
             )
-        return self.store.upload(key, path)
+        return self.store.upload(key, path)  # no manifest names it, so nobody reads it yet
 
 
 def read_keys(store: Store, manifest: Manifest, shard: Shard) -> list[str]:

@@ -1,0 +1,72 @@
+"""What became of every row of a source, and when too many of them are bad."""
+
+from __future__ import annotations
+
+import re
+
+from drrho_clip.data.config import IngestConfig
+from drrho_clip.data.manifest import Failure
+from drrho_clip.data.prepare import Prepared
+from drrho_clip.data.sources.base import Rejected
+from drrho_clip.errors import DataError
+
+EXAMPLES = 20  # rows named per reason
+EARLY = 200  # rows after which too many bad ones end the step at once
+
+
+class Tally:
+    """What became of every row: good, bad (by reason, with examples) or left out of the clean part."""
+
+    def __init__(self, config: IngestConfig, known: int) -> None:
+        """Start with the samples that are `known` to be good."""
+        self._allowed = config.max_bad_fraction
+        self.good, self.left_out = known, 0
+        self._counts: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+        self.converted: dict[str, int] = {}
+        self.classes: set[str] = set()
+
+    @property
+    def failed(self) -> dict[str, Failure]:
+        """Rows without a sample, by reason, the most frequent first."""
+        reasons = sorted(self._counts, key=lambda reason: (-self._counts[reason], reason))
+        return {reason: Failure(count=self._counts[reason], examples=tuple(self._examples[reason])) for reason in reasons}
+
+    def add(self, result: Prepared | Rejected) -> None:
+        """Count one result; raise DataError as soon as it is clear that too many are bad."""
+        if isinstance(result, Prepared):
+            self.good += 1
+            if result.image.mode not in ("RGB", "L"):
+                self.converted[result.image.mode] = self.converted.get(result.image.mode, 0) + 1
+            if result.class_name is not None:
+                self.classes.add(result.class_name)
+            return
+        self._counts[result.reason] = self._counts.get(result.reason, 0) + 1
+        examples = self._examples.setdefault(result.reason, [])
+        if len(examples) < EXAMPLES:
+            # an object's address would make two manifests of the same data differ
+            examples.append(re.sub(r"0x[0-9a-f]{6,}", "0x...", f"{result.key}: {result.detail}")[:300])
+        if self._rows() >= EARLY:
+            self._check_share()
+
+    def check(self) -> None:
+        """Raise DataError at the end: too many bad rows, or no sample at all."""
+        if self.good == 0:
+            raise DataError("No row of the source gave a sample" + self._reasons(), fix="Nothing was published.")
+        self._check_share()
+
+    def _check_share(self) -> None:
+        bad = sum(self._counts.values())
+        if bad > self._allowed * self._rows():
+            raise DataError(
+                f"{bad} of {self._rows()} rows gave no sample, more than max_bad_fraction = {self._allowed:g} allows"
+                + self._reasons(),
+                fix="Repair or remove them, or raise max_bad_fraction; nothing was published.",
+            )
+
+    def _rows(self) -> int:
+        return self.good + self.left_out + sum(self._counts.values())
+
+    def _reasons(self) -> str:
+        parts = [f"{name} {failure.count} (such as {'; '.join(failure.examples[:2])})" for name, failure in self.failed.items()]
+        return ": " + ", ".join(parts) if parts else ""
