@@ -32,7 +32,7 @@ class History:
         self.metrics.update(record)
         self.records.append({**record, "time": time.time()})
         shown = ("step", "loss", "samples_per_second", "temperature", "learning_rate")
-        get_logger().info("step", **{key: float(f"{record[key]:.5g}") for key in shown if key in record})
+        get_logger().info("step", **{key: _rounded(record[key]) for key in shown if key in record})
 
     def last(self, key: str, share: float = 0.1) -> float | None:
         """Mean of a key over the last `share` of the records that have it."""
@@ -44,3 +44,7 @@ class History:
         """Write metrics.jsonl."""
         text = "".join(json.dumps(record) + "\n" for record in self.records)
         self.store.write(layout.run_metrics(self.run), text.encode())
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.5g}")

@@ -157,7 +157,7 @@ class Trainer:
             "samples_per_second": interval.steps * self.config.batch_size / seconds,
             "step_seconds": seconds / interval.steps,
             "data_wait_seconds": interval.waited / interval.steps,
-            "temperature": float(self.objective.temperature),
+            "temperature": self.objective.temperature.item(),
             "learning_rate": self.optimiser.param_groups[0]["lr"],
             "grad_norm": float(norm),
             "weight_effective_size.image": float(effective[0]),

@@ -68,7 +68,7 @@ def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
     """Write the export, weights.parquet and, last, summary.json."""
     config, history = trainer.config, trainer.history
     with torch.no_grad():  # open_clip keeps the scale in the model; there it belongs in an export
-        cast(nn.Parameter, trainer.model.logit_scale).fill_(-math.log(float(trainer.objective.temperature)))
+        cast(nn.Parameter, trainer.model.logit_scale).fill_(-math.log(trainer.objective.temperature.item()))
     save_export(trainer.model, config.architecture, store, layout.export(config.run))
     store.write(layout.run_weights(config.run), _weights_table(trainer))
     averaged = {
@@ -87,7 +87,7 @@ def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
         samples_skipped=trainer.skipped,
         seconds=trainer.seconds,
         samples_per_second=config.steps * config.batch_size / max(trainer.seconds, 1e-9),
-        temperature=float(trainer.objective.temperature),
+        temperature=trainer.objective.temperature.item(),
         world_size=distributed.world_size(),
         device=trainer.device.type,
         versions={name: version(name) for name in ("drrho-clip", "torch", "open_clip_torch")},
