@@ -43,6 +43,12 @@ def _table(config: IngestConfig, _: Store | None) -> Source:
     return TableSource(config)
 
 
+def _shards(config: IngestConfig, store: Store | None) -> Source:
+    from drrho_clip.data.sources.shards import ShardsSource
+
+    return ShardsSource(config, store)
+
+
 def _openmoji(config: IngestConfig, _: Store | None) -> Source:
     from drrho_clip.data.sources.openmoji import OpenMojiSource
 
@@ -58,6 +64,7 @@ def _scenes(config: IngestConfig, _: Store | None) -> Source:
 _OPENERS: dict[SourceKind, Callable[[IngestConfig, Store | None], Source]] = {  # imported when used: each has packages of its own
     "folder": _folder,
     "table": _table,
+    "shards": _shards,
     "openmoji": _openmoji,
     "scenes": _scenes,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from drrho_clip.data.images import IMAGE_REASONS
@@ -32,6 +33,35 @@ class RawSample:
     class_name: str | None = None
     split: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A `load` for bytes that are at hand."""
+
+    data: bytes
+
+    def __call__(self) -> bytes:
+        """Return the bytes."""
+        return self.data
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A `load` for a part of a local file."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def __call__(self) -> bytes:
+        """Read the part; EOFError if the file has become shorter."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) != self.size:
+            raise EOFError(f"{self.path} ends before byte {self.offset + self.size}")
+        return data
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from drrho_clip.data.config import IngestConfig
-from drrho_clip.data.sources.base import RawSample, Rejected
+from drrho_clip.data.sources.base import Held, RawSample, Rejected
 from drrho_clip.data.sources.captions import CAPTION_FIELDS, REPAIRED, BadRow, clean_caption, decode_text
 from drrho_clip.data.sources.fields import PATH_CLASSES, class_of, display, split_of
 from drrho_clip.data.sources.order import key_hash, seeded_order
@@ -26,17 +25,6 @@ URL_FIELDS = ("url", "image_url", "img_url", "urls")
 
 _PARQUET_MAGIC = b"PAR1"
 _LOOKED_AT = 20  # rows whose files are looked for at the start
-
-
-@dataclass(frozen=True)
-class Held:
-    """An image whose bytes are at hand."""
-
-    data: bytes
-
-    def __call__(self) -> bytes:
-        """Return the bytes."""
-        return self.data
 
 
 class TableSource:

@@ -1,0 +1,144 @@
+"""Existing WebDataset tars, in the order in which they lie, from a folder, s3:// or http(s).
+
+Each tar is indexed whole before its first sample is given, so that partners may stand anywhere in it and a broken tar is found
+before anything of it is used. Remote tars are fetched one at a time to the temporary folder (TMPDIR).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from drrho_clip.data.config import IngestConfig
+from drrho_clip.data.images import looks_like_image
+from drrho_clip.data.sources.base import Held, RawSample, Rejected, Slice
+from drrho_clip.data.sources.captions import REPAIRED, BadRow, clean_caption, decode_text, json_caption
+from drrho_clip.data.sources.fields import IMAGE_ENDINGS, PATH_CLASSES, class_of, parse_fields, split_of, text_or_none
+from drrho_clip.data.sources.locate import Tar, find_tars
+from drrho_clip.data.sources.pairing import TEXT_ENDINGS, Pair, Pairing, pair_members
+from drrho_clip.data.sources.tars import Member, index_tar
+from drrho_clip.errors import DataError
+from drrho_clip.storage import Store
+
+_PROBED_TARS = 3  # without one usable sample in them the source is given up
+
+
+class ShardsSource:
+    """The samples of existing tars; the key of a sample is its name in the tar, folders kept, without the ending."""
+
+    notice = ""
+    templates: tuple[str, ...] = ()
+    classnames: tuple[str, ...] = ()
+
+    def __init__(self, config: IngestConfig, store: Store | None = None) -> None:
+        """Find the tars; raise DataError where one is missing or there is none."""
+        self._config = config
+        self._tars = find_tars(config.path, store)
+
+    def total(self) -> int | None:
+        """Unknown before reading."""
+        return None
+
+    def samples(self, known: Collection[str]) -> Iterator[RawSample | Rejected]:
+        """Yield the samples whose key is not in `known`, tar by tar.
+
+        Raises DataError for a broken tar, for one key in two tars, and where the first tars hold nothing usable.
+        """
+        origins: dict[str, str] = {}
+        endings: Counter[str] = Counter()
+        rejected: Counter[str] = Counter()
+        usable = 0
+        for number, tar in enumerate(self._tars, start=1):
+            with tar.on_disk() as path:
+                pairing = _paired(path, tar.name)
+                endings += pairing.endings
+                _check_keys(pairing, tar.name, origins)
+                usable += sum(pair.key in known for pair in pairing.pairs)
+                for item in self._items(tar, path, pairing, known):
+                    if isinstance(item, Rejected):
+                        rejected[item.reason] += 1
+                    else:
+                        usable += 1
+                    yield item
+            if not usable and number in (_PROBED_TARS, len(self._tars)):
+                raise _nothing_usable(self._tars[:number], endings, rejected)
+
+    def _items(self, tar: Tar, path: Path, pairing: Pairing, known: Collection[str]) -> Iterator[RawSample | Rejected]:
+        yield from (item for item in pairing.rejected if item.key not in known)
+        for pair in pairing.pairs:
+            if pair.key not in known:
+                try:
+                    yield self._sample(pair, path, is_local=tar.fetch is None)
+                except BadRow as error:
+                    yield error.rejected(pair.key)
+
+    def _sample(self, pair: Pair, path: Path, *, is_local: bool) -> RawSample:
+        config = self._config
+        fields: dict[str, Any] = {}
+        repaired = False
+        if pair.fields and (self._wants_fields or pair.text is None):
+            text, repaired = decode_text(_slice(path, pair.fields)())
+            fields = parse_fields(text, pair.fields.name)
+        if pair.text and not config.caption_field:
+            text, repaired = decode_text(_slice(path, pair.text)())
+            caption = clean_caption(text)
+        elif pair.fields:
+            caption = json_caption(fields, config.caption_field)
+        else:
+            raise BadRow("no_caption", f"{pair.image.name}: no .json that could hold {config.caption_field}")
+        class_name = class_of(config.class_field, fields, pair.key)
+        if class_name is None and pair.label:
+            class_name = text_or_none(decode_text(_slice(path, pair.label)())[0])
+        image = _slice(path, pair.image)
+        return RawSample(
+            key=pair.key,
+            load=image if is_local else Held(image()),  # a fetched tar is gone by the time that others load
+            caption=caption,
+            class_name=class_name,
+            split=split_of(config.split_field, fields),
+            extra=dict(REPAIRED) if repaired else {},
+        )
+
+    @property
+    def _wants_fields(self) -> bool:
+        config = self._config
+        return bool(config.caption_field or config.split_field or (config.class_field and config.class_field not in PATH_CLASSES))
+
+
+def _paired(path: Path, name: str) -> Pairing:
+    def is_image(member: Member) -> bool:
+        return looks_like_image(Slice(path, member.offset, min(member.size, 16))())
+
+    def pair(members: list[Member]) -> Pairing:
+        return pair_members(members, name, is_image)
+
+    return pair(index_tar(path, name, lambda members: len(pair(members).pairs)))
+
+
+def _slice(path: Path, member: Member) -> Slice:
+    return Slice(path, member.offset, member.size)
+
+
+def _check_keys(pairing: Pairing, name: str, origins: dict[str, str]) -> None:
+    for pair in pairing.pairs:
+        other = origins.setdefault(pair.key, name)
+        if other != name:
+            raise DataError(
+                f"Two samples have the key '{pair.key}'",
+                where=f"{other} and {name}",
+                fix="Give every sample a name of its own, or ingest the tars into two datasets.",
+            )
+
+
+def _nothing_usable(tars: list[Tar], endings: Counter[str], rejected: Counter[str]) -> DataError:
+    found = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(10)) or "nothing"
+    dropped = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
+    endings_of_images = ", ".join(sorted(IMAGE_ENDINGS))
+    return DataError(
+        f"No usable sample in the first {len(tars)} tars. Member endings found: {found}. Dropped: {dropped}",
+        where=tars[0].name,
+        fix=f"A sample is an image ({endings_of_images}) and, of the same name, a caption ({', '.join(TEXT_ENDINGS)}, or a .json"
+        " whose caption `caption_field` names).",
+    )
