@@ -103,7 +103,7 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage("too_many_pixels", str(error)) from None
     except Exception as error:  # Pillow's readers raise nearly every kind on hostile bytes
-        raise BadImage("decode", _describe(error)) from None
+        raise _undecodable(error) from None
     if image.format == "EPS":  # Pillow would hand it to Ghostscript, a program
         raise BadImage("not_an_image", "PostScript is not decoded")
     return image
@@ -124,13 +124,13 @@ def _load(image: Image.Image) -> None:
     try:
         image.load()
     except Exception as error:  # as above; a PNG's broken chunk is a SyntaxError
-        text = str(error).lower()
-        cut = "truncated" in text or "not enough image data" in text or isinstance(error, EOFError)
-        raise BadImage("truncated" if cut else "decode", _describe(error)) from None
+        raise _undecodable(error) from None
 
 
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _undecodable(error: Exception) -> BadImage:
+    text = str(error).lower()
+    cut = "truncated" in text or "not enough image data" in text or isinstance(error, EOFError)
+    return BadImage("truncated" if cut else "decode", f"{type(error).__name__}: {error}")
 
 
 def _orientation(image: Image.Image) -> int:
