@@ -1,0 +1,1 @@
+"""The pipelines, what compiles and runs them, and the console script `drrho`."""

@@ -30,7 +30,8 @@ from drrho_clip.storage.s3_client import make_client
 BUCKET = "drrho"
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
-STOP_SECONDS = 15.0
+STOP_SECONDS = 5.0  # it may wait longer for its own idle connections, with everything written long since
+LOCK_SECONDS = 15.0
 _ROLES = ("master", "volume", "filer", "s3", "admin")
 _GRPC = 10_000  # SeaweedFS adds this to a port for its gRPC twin
 _PORTS = range(12_000, 22_000, len(_ROLES))  # below the ports that systems give to clients, twins included
@@ -249,7 +250,7 @@ def _credentials(path: Path) -> tuple[str, str]:
 def _take_lock(path: Path) -> IO[bytes]:
     """Lock the folder for one server; one that is just ending is waited for."""
     lock = path.open("wb")
-    deadline = time.monotonic() + STOP_SECONDS
+    deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -271,6 +272,6 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 
 def _arrange_death(prctl: Callable[[int, int], int], parent: int) -> None:
-    prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

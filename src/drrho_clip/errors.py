@@ -16,7 +16,8 @@ class DrrhoError(Exception):
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         self.what, self.where, self.fix = what, where, fix
-        parts = [what.rstrip(".") + (f" ({where})" if where else "") + "."]
+        sentence = what.rstrip(".") + (f" ({where})" if where else "")
+        parts = [sentence if sentence.endswith("?") else sentence + "."]
         if fix:
             parts.append(fix)
         super().__init__(" ".join(parts))

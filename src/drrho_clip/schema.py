@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -34,14 +34,14 @@ def _config_error(model: type[BaseModel], error: ValidationError, where: str) ->
             problems.append(f"'{path}' is required")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            problems.append(f"'{path}': {message} (got {item['input']!r})" if path else message)
+            got = "" if isinstance(item["input"], Mapping) else f" (got {item['input']!r})"  # a whole section tells nothing
+            problems.append(f"'{path}': {message}{got}" if path else message)
     return ConfigError("Invalid settings: " + "; ".join(problems), where=where)
 
 
 def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return []
-        model = field.annotation
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))  # a config, or a config or None
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), BaseModel)
     return list(model.model_fields)

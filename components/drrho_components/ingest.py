@@ -1,0 +1,50 @@
+"""The component `ingest`: image-text data into the store."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from drrho_components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def ingest(
+    manifest: dsl.Output[dsl.Artifact],
+    store: str,
+    store_endpoint: str = "",
+    dataset: str = "openmoji",
+    source: str = "openmoji",
+    path: str = "",
+    samples: int = 0,
+    caption_template: str = "",
+    caption_field: str = "",
+    image_field: str = "",
+    class_field: str = "",
+    split_field: str = "",
+    separator: str = "",
+    image_size: int = 0,
+    min_image_side: int = 8,
+    max_image_pixels: int = 64_000_000,
+    max_aspect_ratio: float = 20.0,
+    caption_noise: float = 0.0,
+    caption_noise_part: str = "all",
+    heldout_fraction: float = 0.1,
+    validation_fraction: float = 0.0,
+    shard_samples: int = 1000,
+    max_bad_fraction: float = 0.1,
+    workers: int = 0,
+    seed: int = 0,
+) -> NamedTuple("Outputs", [("version", int), ("fingerprint", str)]):  # type: ignore[valid-type]
+    """Write shards and a manifest of what is new; `fingerprint` changes when the data did."""
+    arguments = dict(locals())
+    from drrho_clip.data.config import IngestConfig
+    from drrho_clip.data.ingest import ingest as bring_in
+    from drrho_clip.storage import layout, open_store
+    from drrho_components.steps import settings, step, write_manifest
+
+    with step("ingest", arguments):
+        opened = open_store(store)
+        found = bring_in(settings(IngestConfig, arguments), opened)
+        facts = {"version": found.version, "id": found.id, "samples": found.total, "splits": found.splits}
+        write_manifest(manifest, opened.uri_of(layout.dataset_manifest(found.name, found.version)), facts)
+        return found.version, found.id

@@ -1,0 +1,63 @@
+"""The component `train`: one training run, on the processes of a launcher."""
+
+from kfp import dsl
+
+from drrho_components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train(
+    summary: dsl.Output[dsl.Model],
+    store: str,
+    store_endpoint: str = "",
+    depends_on: str = "",
+    launcher: str = "local",
+    nodes: int = 1,
+    processes: int = 1,
+    run: str = "drrho",
+    dataset: str = "openmoji",
+    dataset_version: int = 0,
+    split: str = "train",
+    method: str = "drrho",
+    reference: str = "",
+    architecture: str = "ViT-B-16",
+    batch_size: int = 5120,
+    samples: int = 1_280_000_000,
+    learning_rate: float = 3.125e-4,
+    weight_decay: float = 0.2,
+    beta1: float = 0.9,
+    beta2: float = 0.98,
+    adam_eps: float = 1e-6,
+    warmup_steps: int = 500,
+    gradient_clip: float = 0.0,
+    temperature: float = -1.0,
+    learn_temperature: str = "auto",
+    temperature_learning_rate: float = -1.0,
+    eps: float = -1.0,
+    rho: float = -1.0,
+    gamma_min: float = -1.0,
+    gamma_epochs: int = -1,
+    augmentation: str = "crop",
+    precision: str = "auto",
+    seed: int = 0,
+    lanes: int = 0,
+    workers: int = 0,
+    checkpoint_steps: int = 1000,
+    keep_checkpoints: int = 2,
+    log_steps: int = 10,
+    metrics_port: int = 0,
+) -> str:
+    """Train to the end, from the newest checkpoint where there is one; returns the fingerprint of the finished run."""
+    arguments = dict(locals())
+    from drrho_clip import training
+    from drrho_clip.storage import layout, open_store
+    from drrho_components.launch import start_with
+    from drrho_components.steps import fingerprint, settings, step, write_manifest
+
+    with step("train", arguments):
+        opened = open_store(store)
+        start = start_with(launcher, nodes=nodes, processes=processes)
+        done = training.train(settings(training.TrainConfig, arguments), opened, launch=start)
+        facts = {"run": done.run, "method": done.method, "samples_seen": done.samples_seen, "temperature": done.temperature}
+        write_manifest(summary, opened.uri_of(layout.export(done.run)), facts)
+        return fingerprint(done)

@@ -1,0 +1,55 @@
+"""Pipelines as YAML, ready for upload: `compile_pipelines`."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from drrho_clip.errors import ConfigError, nearest
+from drrho_components import IMAGE
+
+IMAGE_PATTERN = re.compile(r"[a-z0-9][\w.\-/:]*(@sha256:[0-9a-f]{64})?", re.ASCII)
+
+
+def pipelines() -> dict[str, Any]:
+    """The pipelines by name; kfp is imported here, since it takes more than a second."""
+    from drrho_pipelines.steering import steering
+
+    return {"steering": steering}
+
+
+def find_pipeline(name: str) -> Any:
+    """The pipeline called `name`; ConfigError names the nearest ones."""
+    known = pipelines()
+    if name not in known:
+        raise ConfigError(f"There is no pipeline '{name}'", fix=nearest(name, known))
+    return known[name]
+
+
+def compile_pipelines(out: Path, image: str = IMAGE, names: tuple[str, ...] = ()) -> list[Path]:
+    """Write one YAML per pipeline (all, or those in `names`) into `out`, each step in `image`; return the files.
+
+    The same pipelines and image always give the same bytes. Raises ConfigError for an unusable image or folder.
+    """
+    if not IMAGE_PATTERN.fullmatch(image):
+        raise ConfigError(f"'{image}' is no image", fix="Write it as registry/name:tag or registry/name@sha256:digest.")
+    chosen = {name: find_pipeline(name) for name in names} or pipelines()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"Cannot write pipelines there: {error.strerror}", where=str(out)) from None
+    return [_compile(pipeline, out / f"{name}.yaml", image) for name, pipeline in chosen.items()]
+
+
+def _compile(pipeline: Any, file: Path, image: str) -> Path:
+    from kfp import compiler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiler.Compiler().compile(pipeline, str(file))
+    text = file.read_text(encoding="utf-8")
+    # the image is a constant of the components, so that they can be used alone; here it is given once for all of them
+    file.write_text(text.replace(f"image: {IMAGE}\n", f"image: {image}\n"), encoding="utf-8")
+    return file

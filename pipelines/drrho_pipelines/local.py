@@ -1,0 +1,157 @@
+"""Compiled pipelines on this machine, under kfp.local, in a process group of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from drrho_clip.errors import ConfigError, DrrhoError, LaunchError, nearest
+from drrho_components.steps import FAILED
+from drrho_pipelines.output import Output
+
+GRACE_SECONDS = 30.0
+"""How long steps may take to end (training writes a checkpoint) before they are killed."""
+
+
+def run_local(compiled: Path, parameters: Mapping[str, Any], root: Path, output: Output | None = None) -> None:
+    """Run a compiled pipeline with `parameters`, its artifacts under `root`; return when every step has succeeded.
+
+    Raises ConfigError for an unknown or ill-typed parameter before anything starts, and LaunchError with the failed step's own
+    reason. Ctrl-C and SIGTERM end the steps, too.
+    """
+    output = output or Output()
+    values = check_parameters(compiled, parameters)
+    _refuse_python3({**values, "root": str(root.resolve())})
+    with tempfile.TemporaryDirectory(prefix="drrho-pipeline-") as folder:
+        job = Path(folder) / "job.json"
+        job.write_text(json.dumps({"pipeline": str(compiled), "parameters": values, "root": str(root)}))
+        with _started([sys.executable, "-m", "drrho_pipelines.local_worker", str(job)], folder) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                output.line(line.decode(errors="replace"))
+            code = process.wait()
+    output.close()
+    if code != 0:
+        raise _reason(output)
+
+
+def check_parameters(compiled: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `parameters` with the types that the pipeline declares; ConfigError for those that it lacks or cannot take."""
+    declared = declared_parameters(compiled)
+    values: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if name not in declared:
+            raise ConfigError(f"The pipeline has no parameter '{name}'", where=str(compiled), fix=nearest(name, declared))
+        try:
+            values[name] = _typed(value, declared[name]["parameterType"])
+        except (TypeError, ValueError):
+            kind = declared[name]["parameterType"].removeprefix("NUMBER_").lower()
+            raise ConfigError(f"The parameter '{name}' takes a value of the type {kind}, not {value!r}") from None
+    return values
+
+
+def declared_parameters(compiled: Path) -> dict[str, Any]:
+    """The parameters of a compiled pipeline: name to type and default."""
+    try:
+        specification = next(iter(yaml.safe_load_all(compiled.read_text(encoding="utf-8"))))
+        return dict(specification["root"]["inputDefinitions"]["parameters"])
+    except FileNotFoundError:
+        raise ConfigError("There is no such pipeline file", where=str(compiled)) from None
+    except (yaml.YAMLError, StopIteration, KeyError, TypeError, UnicodeDecodeError):
+        raise ConfigError(
+            "This is no compiled pipeline", where=str(compiled), fix="`drrho pipeline compile` makes one."
+        ) from None
+
+
+def _typed(value: Any, kind: str) -> Any:
+    if kind == "STRING":
+        return str(value)
+    if kind == "BOOLEAN":
+        if str(value).lower() not in ("true", "false"):
+            raise ValueError(value)
+        return str(value).lower() == "true"
+    number = float(value)
+    if kind == "NUMBER_INTEGER":
+        if not number.is_integer():
+            raise ValueError(value)
+        return int(number)
+    return number
+
+
+def _refuse_python3(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if "python3" in str(value):
+            raise ConfigError(
+                f"{name} contains 'python3', which the local runner of Kubeflow Pipelines would replace by the path of Python",
+                where=str(value),
+                fix="Use another name or a link to it.",
+            )
+
+
+@contextmanager
+def _started(command: list[str], scratch: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the worker as the head of a process group, and leave nothing of the group behind, however this ends."""
+    environment = {**os.environ, "TMPDIR": scratch, "PYTHONUNBUFFERED": "1"}  # kfp leaves its temporary folders behind
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
+    try:
+        with _terminable():
+            yield process
+    except BaseException:
+        _end(process)
+        raise
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, through its `finally` blocks."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever owns the process decides
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the whole group: the pipe of its output closes when the last process of it has gone."""
+    assert process.stdout is not None
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        if _drained(process.stdout.fileno(), GRACE_SECONDS):
+            break
+    process.wait()
+
+
+def _drained(pipe: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not os.read(pipe, 65536):
+            return True
+    return False
+
+
+def _reason(output: Output) -> DrrhoError:
+    failed = output.last(FAILED)
+    if failed is not None:
+        return LaunchError(f"The step '{failed['step']}' failed: {failed['error']}")
+    return LaunchError("The pipeline failed, and no step says why. The last lines: " + " | ".join(output.tail))

@@ -1,0 +1,92 @@
+"""What a locally run pipeline says, line by line: the steps' own log lines are shown, the runner's noise is kept aside."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+TAIL_LINES = 4
+
+
+class Output:
+    """Takes the lines of a run: on a terminal it shows bars and short lines, elsewhere it passes our JSON lines through."""
+
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._verbose = verbose
+        self._bar: tqdm[Any] | None = None
+        self._last: dict[str, dict[str, Any]] = {}
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    @property
+    def tail(self) -> list[str]:
+        """The last lines that were no log lines of ours: a traceback, where something broke."""
+        return list(self._tail)
+
+    def last(self, event: str) -> dict[str, Any] | None:
+        """The last log line of this event."""
+        return self._last.get(event)
+
+    def line(self, text: str) -> None:
+        """Take one line of output."""
+        record = _record(text)
+        if record is None:
+            if not _noise(text):
+                self._tail.append(text.strip())
+            if self._verbose:
+                self._write(text.rstrip())
+            return
+        self._last[record["event"]] = record
+        if not self._stream.isatty():
+            self._write(text.strip())
+        elif record["event"] == "progress":
+            self._progress(record)
+        elif record["event"] != "settings":
+            self._write(_short(record))
+
+    def close(self) -> None:
+        """End the bar that is open."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _progress(self, record: dict[str, Any]) -> None:
+        what = str(record.get("what", ""))
+        if self._bar is None or self._bar.desc != f"{what}: ":
+            self.close()
+            self._bar = tqdm(
+                desc=what, total=record.get("total"), unit=str(record.get("unit", "it")), file=self._stream, dynamic_ncols=True
+            )
+        self._bar.update(int(record.get("done", 0)) - self._bar.n)
+
+    def _write(self, text: str) -> None:
+        if self._bar is not None and self._stream.isatty():
+            self._bar.clear()
+        print(text, file=self._stream, flush=True)
+
+
+def _noise(text: str) -> bool:
+    """Empty lines, rules and markers, and the coloured lines of the runner."""
+    return "\033[" in text or not text.strip(" -^~\n")
+
+
+def _record(text: str) -> dict[str, Any] | None:
+    """The log line in `text`, or None where it is none of ours."""
+    text = text.strip()
+    if not text.startswith("{"):
+        return None
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("event"), str) else None
+
+
+def _short(record: dict[str, Any]) -> str:
+    hidden = {"event", "level", "timestamp", "step", "run", "rank"}
+    facts = " ".join(f"{key}={value}" for key, value in record.items() if key not in hidden)
+    return f"  {record.get('step', record.get('run', ''))!s:<10} {record['event'].replace('_', ' ')} {facts}"

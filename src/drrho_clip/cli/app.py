@@ -1,0 +1,92 @@
+"""The command line's frame: the app, its global options, and what an error looks like."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from drrho_clip.cli import setup, steps
+from drrho_clip.errors import DrrhoError
+from drrho_clip.observe import configure_logs
+
+UsageError = typer.BadParameter.__mro__[1]  # click's; typer keeps its own copy of click, so it is named through typer
+ClickException = UsageError.__mro__[1]
+
+
+def make_app() -> typer.Typer:
+    """The app with every command of the library."""
+    app = typer.Typer(
+        name="drrho",
+        help="Train CLIP models that are steered by a reference model (DRRho-CLIP, arXiv 2505.06699).",
+        epilog="Start with `drrho init` for your own data, or `drrho doctor` where something does not work.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback()(_options)
+    for command in (
+        setup.init,
+        setup.doctor,
+        steps.ingest,
+        steps.reference,
+        steps.train,
+        steps.evaluate,
+        steps.report,
+        setup.version,
+    ):
+        add_command(app, command)
+    return app
+
+
+def add_command(app: typer.Typer, command: Callable[..., None], name: str | None = None) -> None:
+    """Add a command; the list of commands shows the first clause of its docstring."""
+    summary = (command.__doc__ or "").split("\n")[0]
+    app.command(name, short_help=re.split("[;:.]", summary)[0])(command)
+
+
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Log more, and show the traceback of an error.")] = False,
+) -> None:
+    configure_logs(level="debug" if debug else "info")
+
+
+def run_app(app: typer.Typer, arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 good, 1 a fault of ours, 2 a fault in the input, 130 stopped by Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="drrho", standalone_mode=False)
+    except DrrhoError as error:
+        return _failed(error, str(error), error.exit_code, debug="--debug" in arguments)
+    except ClickException as error:
+        return _failed(error, _usage_message(error), 2, debug=False)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _failed(error, "Stopped.", 130, debug=False)
+    except BrokenPipeError:  # the reader of our output has gone (| head)
+        sys.stderr.close()
+        return 141
+    return code if isinstance(code, int) else 0
+
+
+def _failed(error: BaseException, message: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    if message:
+        print(" ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _usage_message(error: Exception) -> str:
+    message = error.format_message()  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    if not message or type(error).__name__ == "NoArgsIsHelpError":
+        print(message)
+        return ""
+    sentence = message if message.endswith(("?", ".")) else message + "."
+    return f"{sentence} See `{context.command_path} --help`." if context is not None else sentence

@@ -1,0 +1,192 @@
+"""One command per step of the library. The work is imported inside, so that `--help` stays fast."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from drrho_clip.cli.options import ConfigOption, DatasetOption, RunOption, SetOption, StoreOption, resolve
+from drrho_clip.cli.show import show
+from drrho_clip.errors import ConfigError
+
+
+def ingest(
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    dataset: DatasetOption = None,
+    source: Annotated[str | None, typer.Option(help="Kind of source: folder, shards, table, openmoji or scenes.")] = None,
+    path: Annotated[str | None, typer.Option(help="The folder, tars or table.")] = None,
+    samples: Annotated[int | None, typer.Option(help="At most this many samples; 0 = all.")] = None,
+    assignments: SetOption = None,
+) -> None:
+    """Bring image-text data into the store as shards with a manifest; adds only what is new.
+
+    \b
+    Examples:
+      drrho ingest --store ./store --dataset pets --source folder --path ~/pets
+      drrho ingest --store s3://bucket/clip --dataset emoji --source openmoji --set caption_noise=0.3
+      drrho ingest --config my.yaml
+    """
+    flags = {"store": store, "dataset": dataset, "ingest.source": source, "ingest.path": path, "ingest.samples": samples}
+    settings = resolve(config, assignments, flags, section="ingest")
+    from drrho_clip.data.ingest import ingest as bring_in
+    from drrho_clip.storage import layout, open_store
+
+    opened = open_store(settings.store)
+    manifest = bring_in(settings.ingest, opened)
+    failed = {reason: failure.count for reason, failure in manifest.failed.items()}
+    show(
+        f"dataset {manifest.name}",
+        {
+            "samples": manifest.total,
+            "splits": manifest.splits,
+            "classes": len(manifest.classnames),
+            "not_usable": failed,
+            "version": manifest.version,
+            "id": manifest.id,
+            "uri": opened.uri_of(layout.dataset(manifest.name)),
+        },
+    )
+
+
+def reference(
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    dataset: DatasetOption = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="ARCHITECTURE/tag, ARCHITECTURE:weights file, or run:NAME.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the features; made from the model.")] = None,
+    assignments: SetOption = None,
+) -> None:
+    """Compute a reference model's features and losses of every sample of a dataset; finds what is done.
+
+    \b
+    Examples:
+      drrho reference --store ./store --dataset pets --model ViT-B-32/openai
+      drrho reference --store ./store --dataset pets --model run:first --name first
+      drrho reference --config my.yaml
+    """
+    flags = {"store": store, "dataset": dataset, "reference.model": model, "reference.name": name}
+    settings = resolve(config, assignments, flags, section="reference")
+    if settings.reference is None:
+        raise ConfigError("No reference model is set", fix="Give --model, or set reference.model in the config.")
+    from drrho_clip.reference import compute_reference
+    from drrho_clip.storage import layout, open_store
+
+    opened = open_store(settings.store)
+    found = compute_reference(settings.reference, opened)
+    show(
+        f"reference {settings.reference.reference_id}",
+        {
+            "dataset": found.dataset,
+            "dataset_version": found.dataset_version,
+            "model": found.identity.spec,
+            "samples": sum(shard.count for shard in found.shards),
+            "uri": opened.uri_of(layout.reference(found.dataset, settings.reference.reference_id)),
+        },
+    )
+
+
+def train(
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    dataset: DatasetOption = None,
+    run: RunOption = None,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="openclip, fastclip or drrho.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="An open_clip architecture, or one of ours.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Global batch size.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples seen in all.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes on this machine, one per GPU.")] = 1,
+    assignments: SetOption = None,
+) -> None:
+    """Train a model to its end, from its newest checkpoint where there is one.
+
+    \b
+    Examples:
+      drrho train --config my.yaml
+      drrho train --store ./store --dataset pets --run first --method fastclip --architecture drrho-small
+      drrho train --config my.yaml --processes 8 --set train.learning_rate=5e-4
+    """
+    flags = {
+        "store": store,
+        "dataset": dataset,
+        "run": run,
+        "train.method": method,
+        "train.architecture": architecture,
+        "train.batch_size": batch_size,
+        "train.samples": samples,
+    }
+    settings = resolve(config, assignments, flags, section="train")
+    from drrho_clip import training
+    from drrho_clip.storage import layout, open_store
+    from drrho_clip.training.launch import run_locally
+
+    opened = open_store(settings.store)
+    done = training.train(settings.train, opened, launch=lambda command: run_locally(command, processes=processes))
+    show(
+        f"run {done.run}",
+        {
+            "method": done.method,
+            "architecture": done.architecture,
+            "samples_seen": done.samples_seen,
+            "steps": done.steps,
+            "samples_per_second": done.samples_per_second,
+            "seconds": done.seconds,
+            "temperature": done.temperature,
+            "model": opened.uri_of(layout.export(done.run)),
+        },
+    )
+
+
+def evaluate(
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    dataset: DatasetOption = None,
+    run: RunOption = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Another model than the run's, e.g. ViT-B-32/openai.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
+    assignments: SetOption = None,
+) -> None:
+    """Measure zero-shot classification and image-text retrieval of a run, or of any other model.
+
+    \b
+    Examples:
+      drrho evaluate --config my.yaml
+      drrho evaluate --store ./store --dataset pets --run first --split heldout
+      drrho evaluate --store ./store --dataset pets --model ViT-B-32/openai
+    """
+    flags = {"store": store, "dataset": dataset, "run": run, "evaluate.model": model, "evaluate.split": split}
+    if model is not None and run is None:
+        flags["evaluate.run"] = ""
+    settings = resolve(config, assignments, flags, section="evaluate")
+    from drrho_clip.evaluation import evaluate as measure
+    from drrho_clip.storage import open_store
+
+    result = measure(settings.evaluate, open_store(settings.store))
+    show(f"evaluation of {settings.evaluate.run or settings.evaluate.model}", result.scalars())
+
+
+def report(
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    runs: Annotated[str | None, typer.Option(help="Names of the runs, separated by commas.")] = None,
+    comparison: Annotated[str | None, typer.Option(help="Name of the comparison, for several runs.")] = None,
+    assignments: SetOption = None,
+) -> None:
+    """Write one self-contained HTML page about a run, or about several side by side.
+
+    \b
+    Examples:
+      drrho report --config my.yaml
+      drrho report --store ./store --runs openclip,fastclip,drrho --comparison methods
+    """
+    flags = {"store": store, "report.runs": runs, "report.comparison": comparison}
+    settings = resolve(config, assignments, flags, section="report")
+    from drrho_clip.report import write_report
+    from drrho_clip.storage import open_store
+
+    show("report", {"uri": write_report(settings.report, open_store(settings.store))})
