@@ -1,0 +1,49 @@
+"""The documents: settings as the code has them, links that lead somewhere, commands that exist."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+
+
+def test_configuration_is_what_the_code_takes():
+    generated = runpy.run_path(str(ROOT / "tools/configuration.py"))["page"]()
+    assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == generated, "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_paths_lead_somewhere(page: Path):
+    text = page.read_text(encoding="utf-8")
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    assert [target for target in targets if target and not (page.parent / target).exists()] == []
+
+
+def test_make_targets_in_the_documents_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert named
+    assert named <= targets
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code():
+    code = "".join(
+        path.read_text(encoding="utf-8") for root in ("src", "components", "pipelines") for path in (ROOT / root).rglob("*.py")
+    )
+    code += (ROOT / "tools/install.sh").read_text(encoding="utf-8")
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith('| "')]
+    pieces = [piece.strip() for row in rows for message in re.findall(r'"([^"]+)"', row) for piece in message.split("…")]
+    assert len(pieces) > 30
+    # Messages are wrapped over several string literals in the code.
+    joined = re.sub(r'"\s*\n\s*f?"', "", code)
+    assert [piece for piece in pieces if piece not in joined] == []
