@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import resource
 from collections import Counter
 from collections.abc import Iterator
@@ -152,7 +153,9 @@ def test_too_many_bad_rows_end_the_step(tmp_path: Path, folder_store: Store) -> 
     source = write_pairs(tmp_path / "pets", numbered(10))
     for number in range(3):
         (source / f"cat_a-{number}.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"3 of 10 rows gave no sample.*0\.2 allows: not_an_image 3 \(such as cat_a-\d: .*max_bad"):
+    with pytest.raises(
+        DataError, match=r"3 of 10 rows gave no sample.*0\.2 allows: not_an_image 3 \(such as cat_a-\d: .*max_bad"
+    ):
         ingest(folder_config(source, max_bad_fraction=0.2), folder_store)
     assert not [key for key in contents(folder_store) if key.endswith(".json")]
     assert ingest(folder_config(source, max_bad_fraction=0.3), folder_store).total == 7
@@ -207,8 +210,8 @@ def test_the_source_may_name_the_splits(tmp_path: Path, folder_store: Store) -> 
     source = write_pairs(tmp_path / "pets", numbered(9))
     for number, name in enumerate(numbered(9)):
         (source / f"{name}.txt").unlink()
-        text = '{"caption": "a cat", "part": "%s"}' % ("train", "val", "test")[number % 3]
-        (source / f"{name}.json").write_text(text)
+        fields = {"caption": "a cat", "part": ("train", "val", "test")[number % 3]}
+        (source / f"{name}.json").write_text(json.dumps(fields))
     manifest = ingest(folder_config(source, split_field="part"), folder_store)
     assert manifest.splits == {"train": 3, "validation": 3, "heldout": 3}
     assert splits(folder_store)["cat_a-2"] == "heldout"

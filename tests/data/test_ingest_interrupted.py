@@ -67,9 +67,9 @@ def test_what_another_ingest_left_unpublished_is_replaced(tmp_path: Path, config
     store = open_store(tmp_path / "store")
     manifest = ingest(config, store)
     manifest.check(store)
-    assert sorted(sample.meta["key"] for shard in manifest.shards for sample in SampleReader(store, manifest).shard(shard)) == sorted(
-        numbered(20)
-    )
+    assert sorted(
+        sample.meta["key"] for shard in manifest.shards for sample in SampleReader(store, manifest).shard(shard)
+    ) == sorted(numbered(20))
 
 
 @pytest.mark.parametrize("number", range(1, WRITES))
@@ -82,7 +82,7 @@ def test_of_two_ingests_at_once_one_is_published_whole(
     second = config.model_copy(update=other)
     first_store = TrappedStore(tmp_path / "store", number, lambda: ingest(second, store))
     if other:
-        with pytest.raises(DataError, match="Another ingest|Something else wrote"):
+        with pytest.raises(DataError, match=r"Another ingest|Something else wrote"):
             ingest(config, first_store)
     else:
         ingest(config, first_store)

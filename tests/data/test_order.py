@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -128,8 +127,8 @@ def test_what_cannot_be_shared_out_is_said(make: object, message: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def big() -> Iterator[SampleOrder]:
-    yield SampleOrder(plan([10_000] * 20_000), seed=0, batch_size=8192)
+def big() -> SampleOrder:
+    return SampleOrder(plan([10_000] * 20_000), seed=0, batch_size=8192)
 
 
 def test_two_hundred_million_samples_are_planned_at_once(big: SampleOrder) -> None:

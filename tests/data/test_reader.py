@@ -108,7 +108,7 @@ def test_a_shard_that_is_gone_or_altered_is_named(tmp_path: Path, store: Store, 
     assert reader.get(0).index == 0
     with pytest.raises(DataError, match=f"shards/000001.tar of dataset 'pets' version 1 cannot be used: {said}.*Restore"):
         reader.get(manifest.shards[1].base)
-    with pytest.raises(DataError, match="shards/000001.tar"):
+    with pytest.raises(DataError, match="shards/000001"):
         list(reader.shard(manifest.shards[1]))
 
 
@@ -140,7 +140,7 @@ def test_a_wrong_index_never_gives_a_wrong_pair(counted: CountingStore, manifest
     key = layout.shard_index(manifest.shards[0].key)
     lines = counted.read(key).decode().rstrip("\n").split("\n")
     counted.write(key, ("\n".join(harm(lines)) + "\n").encode())
-    with pytest.raises(DataError, match="shards/000000.tar.*cannot be used: its index"):
+    with pytest.raises(DataError, match=r"shards/000000.tar.*cannot be used: its index"):
         SampleReader(counted, manifest).get(0)
 
 

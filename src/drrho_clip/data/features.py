@@ -90,6 +90,8 @@ class FeatureReader:
         if info is None:
             raise self._unusable(shard.features_key, "it is gone")
         try:
+            if info.size < 8:
+                raise ValueError(f"{info.size} bytes")
             length = int.from_bytes(self.store.read_range(shard.features_key, 0, 8, etag=info.etag), "little")
             if not 0 < length < info.size:
                 raise ValueError(f"a header of {length} bytes in a file of {info.size}")
