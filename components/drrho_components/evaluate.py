@@ -1,5 +1,7 @@
 """The component `evaluate`: zero-shot classification and retrieval of a run, and of its reference beside it."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from drrho_components import IMAGE
@@ -16,8 +18,13 @@ def evaluate(
     reference: str = "",
     dataset: str = "openmoji",
     split: str = "heldout",
-) -> str:
-    """Evaluate and record the main scores as metrics; returns the fingerprint of the results."""
+    candidates: str = "split",
+    classnames: str = "dataset",
+    batch_size: int = 256,
+    precision: str = "fp32",
+    decode_threads: int = 0,
+) -> NamedTuple("Outputs", [("label", str), ("fingerprint", str)]):  # type: ignore[valid-type]
+    """Record the scores of a run or model as metrics, and those of a reference with the prefix `reference_`."""
     arguments = dict(locals())
     from drrho_clip.evaluation import EvaluateConfig
     from drrho_clip.evaluation import evaluate as measure
@@ -25,7 +32,13 @@ def evaluate(
     from drrho_components.steps import fingerprint, settings, step
 
     with step("evaluate", arguments):
-        result = measure(settings(EvaluateConfig, arguments), open_store(store))
-        for name, value in result.scalars().items():
-            metrics.log_metric(name, value)
-        return fingerprint(result)
+        wanted = {"": {"run": run, "model": model}, "reference_": {"reference": reference}}
+        nothing = {"run": "", "model": "", "reference": ""}
+        results = []
+        for prefix, subject in wanted.items():
+            if any(subject.values()):
+                config = settings(EvaluateConfig, {**arguments, **nothing, **subject})
+                results.append(measure(config, open_store(store)))
+                for name, value in results[-1].scalars().items():
+                    metrics.log_metric(prefix + name, value)
+        return config.label, fingerprint(*results)

@@ -23,7 +23,7 @@ FAILED = "step_failed"
 @contextmanager
 def step(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
     """Run the body of a component: logs and endpoint set up; a DrrhoError becomes one log line and exit code 2."""
-    configure_logs(json=True, step=name)
+    configure_logs(json=True, component=name)
     try:
         use_endpoint(arguments["store_endpoint"])
         yield
@@ -67,6 +67,6 @@ def write_manifest(artifact: Any, uri: str, facts: Mapping[str, Any]) -> None:
         json.dump(record, file, indent=2)
 
 
-def fingerprint(result: Config) -> str:
+def fingerprint(*results: Config) -> str:
     """Return a short hash of what a step published: given to later steps, it changes their cache key when the result did."""
-    return hashlib.sha256(result.model_dump_json().encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(result.model_dump_json() for result in results).encode()).hexdigest()[:16]

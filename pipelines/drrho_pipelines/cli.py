@@ -111,6 +111,9 @@ def list_command() -> None:
 def demo(
     store: Annotated[str | None, typer.Option(help="A folder or s3:// URI to use; else an S3 server is started.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the server keeps its data, and the report goes.")] = Path("demo"),
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML with settings of a study of your own.")] = None,
+    data: Annotated[str | None, typer.Option(help="Path of the data, where the source needs one.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every training.")] = None,
 ) -> None:
     """Show the whole product on real images: OpenMoji with exchanged captions, three methods, one report.
 
@@ -118,7 +121,9 @@ def demo(
     Examples:
       drrho demo
       drrho demo --store some/folder
+      drrho demo --config examples/clipart/clipart.yaml --data /path/to/png
     """
     from drrho_pipelines.demo import run_demo
+    from drrho_pipelines.settings import load_demo
 
-    run_demo(store, folder)
+    run_demo(load_demo(config, data=data, seed=seed), store, folder)

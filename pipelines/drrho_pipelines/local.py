@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from drrho_clip.errors import ConfigError, DrrhoError, LaunchError, nearest
+from drrho_clip.observe.progress import SECONDS
 from drrho_components.steps import FAILED
 from drrho_pipelines.output import Output
 
@@ -37,7 +38,9 @@ def run_local(compiled: Path, parameters: Mapping[str, Any], root: Path, output:
     with tempfile.TemporaryDirectory(prefix="drrho-pipeline-") as folder:
         job = Path(folder) / "job.json"
         job.write_text(json.dumps({"pipeline": str(compiled), "parameters": values, "root": str(root)}))
-        with _started([sys.executable, "-m", "drrho_pipelines.local_worker", str(job)], folder) as process:
+        # kfp leaves temporary folders behind; these go with ours
+        environment = {"TMPDIR": folder, SECONDS: "0.5" if output.on_terminal else os.environ.get(SECONDS, "15")}
+        with _started([sys.executable, "-m", "drrho_pipelines.local_worker", str(job)], environment) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 output.line(line.decode(errors="replace"))
@@ -101,10 +104,10 @@ def _refuse_python3(values: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _started(command: list[str], scratch: str) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start the worker as the head of a process group, and leave nothing of the group behind, however this ends."""
-    environment = {**os.environ, "TMPDIR": scratch, "PYTHONUNBUFFERED": "1"}  # kfp leaves its temporary folders behind
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
+    everything = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, env=everything)
     try:
         with _terminable():
             yield process
@@ -153,5 +156,5 @@ def _drained(pipe: int, seconds: float) -> bool:
 def _reason(output: Output) -> DrrhoError:
     failed = output.last(FAILED)
     if failed is not None:
-        return LaunchError(f"The step '{failed['step']}' failed: {failed['error']}")
-    return LaunchError("The pipeline failed, and no step says why. The last lines: " + " | ".join(output.tail))
+        return LaunchError(f"The step '{failed['component']}' failed: {failed['error']}")
+    return LaunchError(f"The step '{output.task}' failed without a reason of its own. Its last lines: " + " | ".join(output.tail))

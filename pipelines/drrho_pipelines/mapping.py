@@ -41,6 +41,8 @@ def _handed_on(config: RunConfig, section: str, key: str) -> Any:
         return config.dataset
     if key in ("run", "runs"):
         return config.run
-    if key == "reference" and config.reference is not None:
+    if (section, key) == ("train", "reference") and config.reference is not None:
         return config.reference.reference_id
+    if (section, key) == ("report", "split"):
+        return config.evaluate.label
     return SECTIONS[section].model_fields[key].default

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import deque
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from drrho_components.steps import FAILED
+
 TAIL_LINES = 4
+TASK = re.compile(r"Executing task .*'([\w-]+)'")
+"""What the runner says when it starts a step."""
 
 
 class Output:
     """Takes the lines of a run: on a terminal it shows bars and short lines, elsewhere it passes our JSON lines through."""
 
-    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False, quiet: bool = False) -> None:
+        """`verbose` shows the runner's noise, too; `quiet` leaves bars, warnings and errors."""
         self._stream = stream or sys.stderr
-        self._verbose = verbose
+        self._verbose, self._quiet = verbose, quiet
         self._bar: tqdm[Any] | None = None
+        self.task = ""
         self._last: dict[str, dict[str, Any]] = {}
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a person looks at it."""
+        return self._stream.isatty()
 
     @property
     def tail(self) -> list[str]:
@@ -33,6 +45,8 @@ class Output:
 
     def line(self, text: str) -> None:
         """Take one line of output."""
+        if started := TASK.search(text):
+            self.task = started[1]
         record = _record(text)
         if record is None:
             if not _noise(text):
@@ -41,11 +55,13 @@ class Output:
                 self._write(text.rstrip())
             return
         self._last[record["event"]] = record
-        if not self._stream.isatty():
-            self._write(text.strip())
-        elif record["event"] == "progress":
+        if self.on_terminal and record["event"] == "progress":
             self._progress(record)
-        elif record["event"] != "settings":
+        elif self._quiet and record.get("level") in ("debug", "info"):
+            return
+        elif not self.on_terminal:
+            self._write(text.strip())
+        elif record["event"] not in ("settings", FAILED):  # the caller says why it failed
             self._write(_short(record))
 
     def close(self) -> None:
@@ -64,7 +80,7 @@ class Output:
         self._bar.update(int(record.get("done", 0)) - self._bar.n)
 
     def _write(self, text: str) -> None:
-        if self._bar is not None and self._stream.isatty():
+        if self._bar is not None and self.on_terminal:
             self._bar.clear()
         print(text, file=self._stream, flush=True)
 
@@ -87,6 +103,6 @@ def _record(text: str) -> dict[str, Any] | None:
 
 
 def _short(record: dict[str, Any]) -> str:
-    hidden = {"event", "level", "timestamp", "step", "run", "rank"}
+    hidden = {"event", "level", "timestamp", "component", "run", "rank"}
     facts = " ".join(f"{key}={value}" for key, value in record.items() if key not in hidden)
-    return f"  {record.get('step', record.get('run', ''))!s:<10} {record['event'].replace('_', ' ')} {facts}"
+    return f"  {record.get('component', record.get('run', ''))!s:<10} {record['event'].replace('_', ' ')} {facts}"

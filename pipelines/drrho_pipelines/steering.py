@@ -15,7 +15,7 @@ INGEST = Step("data", ingest)
 REFERENCE = Step("reference", reference, linked=("depends_on", "worker", "workers"), resources=GPU)
 TRAIN = Step("train", train, linked=("depends_on", "dataset_version", "reference"), resources=GPU)
 EVALUATE = Step("evaluate", evaluate, linked=("depends_on", "model", "reference"), resources=GPU)
-REPORT = Step("report", report, linked=("depends_on", "runs"))
+REPORT = Step("report", report, linked=("depends_on", "runs", "split"))
 STEPS = (INGEST, REFERENCE, TRAIN, EVALUATE, REPORT)
 
 DEFAULTS = {
@@ -45,4 +45,4 @@ def steering(parameters: Parameters) -> None:
         depends_on=features.outputs["fingerprint"],
     )
     evaluated = parameters.task(EVALUATE, reference=features.outputs["name"], depends_on=trained.outputs["Output"])
-    parameters.task(REPORT, runs=parameters["run"], depends_on=evaluated.outputs["Output"])
+    parameters.task(REPORT, runs=parameters["run"], split=evaluated.outputs["label"], depends_on=evaluated.outputs["fingerprint"])

@@ -62,6 +62,11 @@ class RunConfig(Config):
             everything["reference"] = None
         elif isinstance(sections["train"], dict):
             sections["train"].setdefault("reference", reference)
+        evaluate, report = sections["evaluate"], sections["report"]
+        if isinstance(evaluate, dict) and (evaluate.get("model") or evaluate.get("reference")):
+            evaluate.setdefault("run", "")  # exactly one of the three is evaluated
+        if isinstance(report, dict):
+            report.setdefault("split", _evaluation_label(evaluate))
         for shared, targets in HANDED_DOWN.items():
             value = values.get(shared, cls.model_fields[shared].default)
             if not isinstance(value, str):
@@ -141,6 +146,14 @@ def _reference_id(sections: Mapping[str, Any]) -> str | None:
     if not model or not asked_for:
         return None
     return ReferenceConfig.model_construct(model=model, name=str(reference.get("name", ""))).reference_id
+
+
+def _evaluation_label(evaluate: Any) -> str:
+    """What the report calls the evaluation that the run will have."""
+    if isinstance(evaluate, EvaluateConfig):
+        return evaluate.label
+    texts = {key: str(evaluate[key]) for key in ("split", "candidates", "classnames") if key in evaluate}
+    return EvaluateConfig.model_construct(**texts).label  # type: ignore[arg-type]
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -14,8 +14,8 @@ from drrho_clip.cli import setup, steps
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import configure_logs
 
-UsageError = typer.BadParameter.__mro__[1]  # click's; typer keeps its own copy of click, so it is named through typer
-ClickException = UsageError.__mro__[1]
+ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+"""The base of every usage error. Newer versions of typer hold a copy of click of their own, so it is found through typer."""
 
 
 def make_app() -> typer.Typer:
@@ -83,7 +83,7 @@ def _failed(error: BaseException, message: str, code: int, *, debug: bool) -> in
 
 
 def _usage_message(error: Exception) -> str:
-    message = error.format_message()  # type: ignore[attr-defined]
+    message = str(getattr(error, "format_message", error.__str__)())
     context = getattr(error, "ctx", None)
     if not message or type(error).__name__ == "NoArgsIsHelpError":
         print(message)

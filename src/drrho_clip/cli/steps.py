@@ -148,6 +148,7 @@ def evaluate(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Another model than the run's, e.g. ViT-B-32/openai.")
     ] = None,
+    reference: Annotated[str | None, typer.Option(help="A reference instead, by the name of its features.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
     assignments: SetOption = None,
 ) -> None:
@@ -159,15 +160,20 @@ def evaluate(
       drrho evaluate --store ./store --dataset pets --run first --split heldout
       drrho evaluate --store ./store --dataset pets --model ViT-B-32/openai
     """
-    flags = {"store": store, "dataset": dataset, "run": run, "evaluate.model": model, "evaluate.split": split}
-    if model is not None and run is None:
-        flags["evaluate.run"] = ""
+    flags = {
+        "store": store,
+        "dataset": dataset,
+        "evaluate.run": run,
+        "evaluate.model": model,
+        "evaluate.reference": reference,
+        "evaluate.split": split,
+    }
     settings = resolve(config, assignments, flags, section="evaluate")
     from drrho_clip.evaluation import evaluate as measure
     from drrho_clip.storage import open_store
 
     result = measure(settings.evaluate, open_store(settings.store))
-    show(f"evaluation of {settings.evaluate.run or settings.evaluate.model}", result.scalars())
+    show(f"evaluation of {result.kind} {result.name} on {result.dataset} {settings.evaluate.label}", result.scalars())
 
 
 def report(

@@ -60,7 +60,7 @@ def _guess_folder(folder: Path, text: str) -> dict[str, Any]:
     images = {item.with_suffix("") for item in files if item.suffix.lower() in IMAGE_ENDINGS}
     if images:
         captions = {item.with_suffix("") for item in files if item.suffix.lower() in (".txt", ".json")}
-        template = {} if images & captions else {"caption_template": "{stem}"}
+        template = {} if images & captions else {"caption_template": "{words}"}
         return {"source": "folder", "path": text, **template}
     tables = sorted(item for item in files if item.suffix.lower() in TABLES)
     if len(tables) == 1:
