@@ -55,12 +55,12 @@ class Slice:
     size: int
 
     def __call__(self) -> bytes:
-        """Read the part; EOFError if the file has become shorter."""
+        """Read the part; OSError if the file has become shorter."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data = file.read(self.size)
         if len(data) != self.size:
-            raise EOFError(f"{self.path} ends before byte {self.offset + self.size}")
+            raise OSError(f"{self.path} ends before byte {self.offset + self.size}")
         return data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import random
 import re
@@ -11,6 +12,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
 
 from drrho_clip.errors import DataError, StorageError
 from drrho_clip.storage.files import atomic_file, disk_errors
@@ -31,13 +33,19 @@ class _Progress:
     version: str | None = None
 
 
+def public_url(url: str) -> str:
+    """Return the URL without what gives access: user, password and query."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 def download(url: str, path: Path) -> None:
-    """Fetch `url` to `path`, which appears whole or not at all.
+    """Fetch `url` (a user and password in it are sent as Basic authentication) to `path`, which appears whole or not at all.
 
     Raises DataError where the server says that it is not there, StorageError where it cannot be had.
     """
     progress = _Progress()
-    failures = 0
+    failures, shown = 0, public_url(url)
     with atomic_file(path) as target:
         while True:
             before = progress.have
@@ -46,19 +54,23 @@ def download(url: str, path: Path) -> None:
                 return
             except urllib.error.HTTPError as error:
                 if error.code not in _PASSING:
-                    raise DataError(f"The server answers {error.code} {error.reason}", where=url, fix="Check `path`.") from None
+                    raise DataError(f"The server answers {error.code} {error.reason}", where=shown, fix="Check `path`.") from None
                 reason = f"{error.code} {error.reason}"
             except (http.client.HTTPException, OSError) as error:
                 reason = str(error) or type(error).__name__
             failures = 0 if progress.have > before else failures + 1
             if failures == _ATTEMPTS:
-                raise StorageError(f"The download fails at byte {progress.have}: {reason}", where=url, fix="Try again later.")
+                raise StorageError(f"The download fails at byte {progress.have}: {reason}", where=shown, fix="Try again later.")
             time.sleep(random.uniform(0.5, 1.0) * 0.1 * 2**failures)  # back off, so that a busy server recovers
 
 
 def _fetch(url: str, target: BinaryIO, progress: _Progress) -> None:
     """Write the rest of the file; raise ConnectionError where the connection ends before it."""
-    request = urllib.request.Request(url)
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())
+    if user:
+        request.add_header("Authorization", "Basic " + base64.b64encode(unquote(user).encode()).decode())
     if progress.have:
         request.add_header("Range", f"bytes={progress.have}-")
         if progress.version:
@@ -67,7 +79,7 @@ def _fetch(url: str, target: BinaryIO, progress: _Progress) -> None:
         start, total = _extent(response)
         version = response.headers.get("ETag") or response.headers.get("Last-Modified")
         if start not in (0, progress.have) or (start and progress.total is not None and total != progress.total):
-            raise StorageError("The server sent another part than was asked for, or the file has changed", where=url)
+            raise StorageError("The server sent another part than was asked for, or the file has changed", where=public_url(url))
         target.seek(start)
         target.truncate()
         progress.have, progress.total, progress.version = start, total, version

@@ -120,11 +120,11 @@ def _in_store(uri: str, store: Store | None) -> list[Tar]:
 
 
 def _over_http(pattern: str) -> list[Tar]:
-    from drrho_clip.data.sources.http import download
+    from drrho_clip.data.sources.http import download, public_url
 
     if "*" in pattern:
-        raise ConfigError(f"'{pattern}' cannot be listed over http", fix="Name the tars with braces, e.g. {0000..0099}.tar.")
-    return [Tar(url, fetch=partial(download, url)) for url in expand_braces(pattern)]
+        raise ConfigError(f"'{public_url(pattern)}' cannot be listed over http", fix="Name the tars by braces: {0000..0099}.tar.")
+    return [Tar(public_url(url), fetch=partial(download, url)) for url in expand_braces(pattern)]
 
 
 def _check_missing(missing: list[str], total: int) -> None:

@@ -18,7 +18,8 @@ from drrho_clip.errors import ConfigError, DataError
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 
 _SAMPLE_CHARACTERS = 1 << 18
-_BATCH_ROWS = 1000
+_BATCH_ROWS = 256
+_BUFFER = 1 << 20  # bytes read ahead of a column, instead of its whole part of the row group
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,16 @@ def _fitness(sample: str, separator: str, likely: Collection[str]) -> tuple[int,
 
 
 class ParquetRows:
-    """A Parquet file, read a thousand rows at a time and only the wanted columns."""
+    """A Parquet file, read a few hundred rows at a time and only the wanted columns."""
 
     about = "Parquet"
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, buffer_size=_BUFFER)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"The Parquet file cannot be read: {error}", where=str(path)) from None
+            raise _broken(error, str(path)) from None
         self.columns = tuple(self._file.schema_arrow.names)
         self.total: int = self._file.metadata.num_rows
         counts = [self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)]
@@ -125,7 +126,7 @@ class ParquetRows:
                 yield from batch
 
     def batches(self, group: int, columns: Sequence[str]) -> Iterator[list[Row]]:
-        """Yield the rows of one row group, at most a thousand at once."""
+        """Yield the rows of one row group, a few hundred at once."""
         number = self.groups[group].start
         try:
             for batch in self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(columns)):
@@ -133,7 +134,13 @@ class ParquetRows:
                 yield [Row(number + i, dict(zip(columns, row, strict=True))) for i, row in enumerate(zip(*cells, strict=True))]
                 number += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"The Parquet file cannot be read: {error}", where=f"{self.path}, row group {group}") from None
+            raise _broken(error, f"{self.path}, row group {group}") from None
+
+
+def _broken(error: Exception, where: str) -> DataError:
+    return DataError(
+        "The Parquet file cannot be read: " + " ".join(str(error).split()), where=where, fix="Fetch or write it again."
+    )
 
 
 def _cells(column: Any) -> list[Any]:

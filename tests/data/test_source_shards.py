@@ -1,0 +1,505 @@
+"""Existing tars: finding, fetching and pairing, and every way in which they can be broken."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import io
+import os
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from source_helpers import captions, collect, level_of, open_kind, picture, reasons, write_files, write_tar
+
+from drrho_clip.data.sources import http as http_module
+from drrho_clip.data.sources.locate import expand_braces
+from drrho_clip.errors import ConfigError, DataError, StorageError
+from drrho_clip.storage import Store
+
+Members = list[tuple[str, Any]]
+
+
+def pair(key: str, level: int = 0, ending: str = "png") -> Members:
+    image_format = {"jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}.get(ending, "PNG")
+    return [(f"{key}.{ending}", picture(level, image_format)), (f"{key}.txt", f"caption of {key}")]
+
+
+def shard(path: Path, keys: range) -> Path:
+    return write_tar(path, [member for key in keys for member in pair(f"{key:06d}", 5 * (key % 50))])
+
+
+def check_pairs(source: Any, levels: dict[str, int]) -> None:
+    """Every sample must have its own caption and its own picture, and nothing may be rejected."""
+    samples, rejected = collect(source)
+    assert rejected == {}
+    found = {key: (sample.caption, level_of(sample.load())) for key, sample in samples.items()}
+    assert found == {key: (f"caption of {key}", level) for key, level in levels.items()}
+
+
+KEYS = ("cat v2.0", "cat v2.1", "22.05", "d.v1/1", "e.v1/1", "train/a.b/0001")
+
+
+@pytest.mark.parametrize("layout", ["side by side", "images first", "texts first", "reversed", "leading dot"])
+def test_names_with_dots_and_folders_are_paired_rightly(tmp_path: Path, layout: str) -> None:
+    levels = {key: 10 * number for number, key in enumerate(KEYS)}
+    members = [member for key, level in levels.items() for member in pair(key, level)]
+    arranged: dict[str, Members] = {
+        "side by side": members,
+        "images first": members[::2] + members[1::2],
+        "texts first": members[1::2] + members[::2],
+        "reversed": members[::-1],
+        "leading dot": [(f"./{name}", data) for name, data in members],
+    }
+    path = write_tar(tmp_path / "x.tar", arranged[layout])
+    check_pairs(open_kind("shards", path), levels)
+
+
+def test_samples_come_in_the_order_of_the_tars(tmp_path: Path) -> None:
+    for number in range(3):
+        shard(tmp_path / f"{number:03d}.tar", range(10 * number, 10 * number + 10))
+    assert list(captions(open_kind("shards", tmp_path))) == [f"{key:06d}" for key in range(30)]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "jpeg", "JPG", "png", "webp", "gif", "bmp", "tif", "tiff", "img", "bin", "jpg_large"])
+def test_image_endings(tmp_path: Path, ending: str) -> None:
+    write_tar(tmp_path / "x.tar", pair("a", 20, ending) + pair("b", 40, ending))
+    check_pairs(open_kind("shards", tmp_path / "x.tar"), {"a": 20, "b": 40})
+
+
+def test_a_mixed_set_is_read_whole(tmp_path: Path) -> None:
+    for ending in ("jpg", "jpeg", "webp"):
+        write_tar(tmp_path / f"{ending}.tar", [member for n in range(10) for member in pair(f"{ending}{n}", 10 * n, ending)])
+    check_pairs(open_kind("shards", tmp_path), {f"{ending}{n}": 10 * n for ending in ("jpg", "jpeg", "webp") for n in range(10)})
+
+
+def test_other_members_do_not_matter(tmp_path: Path) -> None:
+    extras = [("a.npy", b"\x93NUMPY"), ("a.pyd", b""), (".DS_Store", b"x"), ("._a.png", picture()), ("__MACOSX/a.txt", "x")]
+    path = write_tar(tmp_path / "x.tar", extras[:2] + pair("a", 10) + extras[2:])
+    check_pairs(open_kind("shards", path), {"a": 10})
+
+
+@pytest.mark.parametrize("ending", ["txt", "text", "caption", "TXT"])
+def test_text_endings(tmp_path: Path, ending: str) -> None:
+    path = write_tar(tmp_path / "x.tar", [("a.png", picture()), (f"a.{ending}", "a cat")])
+    assert captions(open_kind("shards", path)) == {"a": "a cat"}
+
+
+@pytest.mark.parametrize(
+    ("members", "settings", "expected"),
+    [
+        pytest.param([("a.json", {"caption": "a cat"})], {}, ("a cat", None, None), id="json"),
+        pytest.param([("a.json", {"title": "x", "alt": "a cat"})], {"caption_field": "alt"}, ("a cat", None, None), id="field"),
+        pytest.param([("a.txt", "a cat"), ("a.json", {"caption": "other"})], {}, ("a cat", None, None), id="text before json"),
+        pytest.param(
+            [("a.txt", "other"), ("a.json", {"alt": "a cat"})],
+            {"caption_field": "alt"},
+            ("a cat", None, None),
+            id="field before text",
+        ),
+        pytest.param([("a.txt", "a cat"), ("a.cls", "7\n")], {}, ("a cat", "7", None), id="cls"),
+        pytest.param(
+            [("a.txt", "a cat"), ("a.json", {"label": "pet", "part": "test"}), ("a.cls", "7")],
+            {"class_field": "label", "split_field": "part"},
+            ("a cat", "pet", "heldout"),
+            id="class and split",
+        ),
+        pytest.param([("a.txt", "a cat"), ("a.cls", "7")], {"class_field": "label"}, ("a cat", "7", None), id="no json"),
+    ],
+)
+def test_captions_classes_and_splits(
+    tmp_path: Path, members: Members, settings: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    path = write_tar(tmp_path / "x.tar", [("a.png", picture()), *members])
+    samples, rejected = collect(open_kind("shards", path, **settings))
+    assert rejected == {}
+    assert (samples["a"].caption, samples["a"].class_name, samples["a"].split) == expected
+
+
+def test_folder_as_class(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", pair("big_cats/1") + pair("birds/1"))
+    samples, _ = collect(open_kind("shards", path, class_field="{parent}"))
+    assert {key: sample.class_name for key, sample in samples.items()} == {"big_cats/1": "big cats", "birds/1": "birds"}
+
+
+@pytest.mark.parametrize(
+    ("image", "text"), [("x.input.png", "x.outputs.txt"), ("x.png", "x.caption.txt"), ("x.image.png", "x.meta.json")]
+)
+def test_compound_endings_are_accepted_where_one_image_and_one_text_can_be_meant(tmp_path: Path, image: str, text: str) -> None:
+    members: Members = []
+    for number, key in enumerate(("x", "d.v1/y", "v2.0")):
+        content: Any = {"caption": f"caption of {key}"} if text.endswith("json") else f"caption of {key}"
+        members += [(image.replace("x", key, 1), picture(10 * number)), (text.replace("x", key, 1), content)]
+    check_pairs(open_kind("shards", write_tar(tmp_path / "x.tar", members)), {"x": 0, "d.v1/y": 10, "v2.0": 20})
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        pytest.param(
+            [("x.input.png", 1), ("x.target.png", 2), ("x.outputs.txt", "t")],
+            {"x.input": "not_paired", "x.target": "not_paired", "x.outputs": "not_paired"},
+            id="two images",
+        ),
+        pytest.param(
+            [("x.input.png", 1), ("x.en.txt", "t"), ("x.fr.txt", "u")],
+            {"x.input": "not_paired", "x.en": "not_paired", "x.fr": "not_paired"},
+            id="two texts",
+        ),
+        pytest.param([("x v2.0.png", 1), ("x v2.1.txt", "t")], {"x v2.0": "no_caption", "x v2.1": "no_image"}, id="versions"),
+        pytest.param(
+            [("x.left.png", 1), ("x.up.txt", "t"), ("y.right.png", 2), ("y.down.txt", "u")],
+            {"x.left": "not_paired", "x.up": "not_paired", "y.right": "not_paired", "y.down": "not_paired"},
+            id="different words",
+        ),
+        pytest.param([("x.png", 1), ("x.webp", 2), ("x.txt", "t")], {"x": "not_paired"}, id="two images of one name"),
+        pytest.param([("x.png", 1), ("x.txt", "t"), ("x.caption", "u")], {"x": "not_paired"}, id="two texts of one name"),
+        pytest.param([("x.png", 1)], {"x": "no_caption"}, id="image alone"),
+        pytest.param([("x.txt", "t")], {"x": "no_image"}, id="text alone"),
+        pytest.param([("x.png", 1), ("x.txt", "")], {"x": "empty_caption"}, id="empty caption"),
+        pytest.param([("x.png", 1), ("x.txt", b"\x81")], {"x": "caption_encoding"}, id="no encoding"),
+        pytest.param([("x.png", 1), ("x.json", "{")], {"x": "caption_field"}, id="broken json"),
+        pytest.param([("x.png", 1), ("x.json", {"caption": None})], {"x": "no_caption"}, id="null"),
+        pytest.param([("x.png", 1), ("x.cls", "3")], {"x": "no_caption"}, id="class without caption"),
+    ],
+)
+def test_what_cannot_be_paired_is_named_and_never_guessed(tmp_path: Path, members: Members, expected: dict[str, str]) -> None:
+    path = write_tar(tmp_path / "x.tar", [(n, picture(c) if isinstance(c, int) else c) for n, c in members] + pair("good", 30))
+    source = open_kind("shards", path)
+    assert reasons(source) == expected
+    assert captions(source) == {"good": "caption of good"}
+
+
+def test_windows_1252_is_repaired_and_marked(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", [("a.png", picture()), ("a.txt", b"caf\x92")])
+    samples, _ = collect(open_kind("shards", path))
+    assert (samples["a"].caption, samples["a"].extra) == ("caf’", {"caption_repaired": "windows-1252"})
+
+
+def test_a_member_that_comes_twice_is_fatal(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", pair("y") + [("x.png", picture(1)), ("x.txt", "t"), ("x.png", picture(2))])
+    with pytest.raises(DataError, match=r"member 'x\.png' comes twice.*x\.tar"):
+        collect(open_kind("shards", path))
+
+
+def test_one_key_in_two_tars_is_fatal(tmp_path: Path) -> None:
+    shard(tmp_path / "0.tar", range(3))
+    shard(tmp_path / "1.tar", range(2, 5))
+    with pytest.raises(DataError, match=r"key '000002'.*0\.tar and .*1\.tar"):
+        collect(open_kind("shards", tmp_path))
+    with pytest.raises(DataError, match="key '000002'"):
+        collect(open_kind("shards", tmp_path), known={f"{key:06d}" for key in range(5)})
+
+
+def test_known_keys_are_left_out(tmp_path: Path) -> None:
+    path = shard(tmp_path / "0.tar", range(5))
+    samples, rejected = collect(open_kind("shards", path), known={"000001", "000003"})
+    assert (list(samples), rejected) == (["000000", "000002", "000004"], {})
+    assert collect(open_kind("shards", path), known={f"{key:06d}" for key in range(5)}) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        pytest.param([("1.jpg", picture()), ("1.cls", "3")], ["4 .jpg, 4 .cls", "4 no_caption"], id="labels for captions"),
+        pytest.param([("1.txt", "t")], ["4 .txt", "4 no_image"], id="captions alone"),
+        pytest.param([("1.npy", b"x")], ["4 .npy", "Dropped: none"], id="neither"),
+        pytest.param(
+            [("1.jpg", picture()), ("1.json", {"a": "b"})], ["4 no_caption", "`caption_field`"], id="json without caption"
+        ),
+    ],
+)
+def test_nothing_usable_ends_at_once_with_what_was_found(tmp_path: Path, members: Members, words: list[str]) -> None:
+    for number in range(5):
+        write_tar(
+            tmp_path / f"{number}.tar",
+            [(f"{number}{n}-{name}", data) for n in range(2 if number == 0 else 1) for name, data in members],
+        )
+    source = open_kind("shards", tmp_path)
+    with pytest.raises(DataError) as caught:
+        collect(source)
+    expected = ["No usable sample in the first 3 tars", "0.tar", ".webp", ".caption", *words]
+    assert [word for word in expected if word not in str(caught.value)] == []
+
+
+def test_an_empty_tar_among_others_is_no_error(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [])
+    shard(tmp_path / "1.tar", range(2))
+    assert len(captions(open_kind("shards", tmp_path))) == 2
+
+
+def ten_samples() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number in range(10):
+            for ending, data in (("png", os.urandom(3000)), ("txt", b"caption")):
+                info = tarfile.TarInfo(f"{number}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+SAMPLE = 512 + 6 * 512 + 512 + 512  # header and 3,000 bytes, header and 7 bytes, in blocks
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        pytest.param(
+            lambda d: d[: 6 * SAMPLE + 2000], ["broken at byte", "ends within a member", "6 whole samples"], id="in a member"
+        ),
+        pytest.param(lambda d: d[: 6 * SAMPLE + 100], [f"broken at byte {6 * SAMPLE}", "6 whole samples"], id="in a header"),
+        pytest.param(
+            lambda d: d[: 6 * SAMPLE], [f"byte {6 * SAMPLE}", "end mark is missing", "6 whole samples"], id="between members"
+        ),
+        pytest.param(
+            lambda d: d[: 9 * SAMPLE + 512 + 6 * 512 + 512 + 3], ["ends within a member", "9 whole samples"], id="in a text"
+        ),
+        pytest.param(
+            lambda d: d[: 4 * SAMPLE] + b"\xff" * 512 + d[4 * SAMPLE + 512 :],
+            [f"broken at byte {4 * SAMPLE}", "no member header", "4 whole samples"],
+            id="header overwritten",
+        ),
+        pytest.param(lambda d: d + d, ["another archive follows", "10 whole samples"], id="two tars in one"),
+        pytest.param(lambda d: b"", ["no tar"], id="empty file"),
+        pytest.param(lambda d: d[:300], ["no tar"], id="first header cut"),
+        pytest.param(lambda d: b"<html>Not found</html>" * 100, ["no tar", "<html>"], id="web page"),
+        pytest.param(gzip.compress, ["packed with gzip", "Unpack"], id="gzip"),
+    ],
+)
+def test_broken_tars_are_named_before_anything_of_them_is_used(
+    tmp_path: Path, damage: Callable[[bytes], bytes], words: list[str]
+) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(damage(ten_samples()))
+    source = open_kind("shards", path)
+    with pytest.raises(DataError) as caught:
+        next(iter(source.samples(())))
+    assert [word for word in [*words, str(path)] if word not in str(caught.value)] == []
+
+
+def test_long_names_and_other_kinds_of_members(tmp_path: Path) -> None:
+    name = "folder/" + "long" * 60
+    for number, tar_format in enumerate((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)):
+        with tarfile.open(tmp_path / f"{number}.tar", "w", format=tar_format) as tar:
+            folder = tarfile.TarInfo("folder")
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+            for ending, data in (("png", picture(30)), ("txt", f"caption of {name}{number}".encode())):
+                info = tarfile.TarInfo(f"{name}{number}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    check_pairs(open_kind("shards", tmp_path), {f"{name}0": 30, f"{name}1": 30})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("{000..003}.tar", ["000.tar", "001.tar", "002.tar", "003.tar"]),
+        ("{8..11}.tar", ["8.tar", "9.tar", "10.tar", "11.tar"]),
+        ("{2..0}", ["2", "1", "0"]),
+        ("{a,b}/{1..2}.tar", ["a/1.tar", "a/2.tar", "b/1.tar", "b/2.tar"]),
+        ("{word}.tar", ["{word}.tar"]),
+        ("x{,y}", ["x", "xy"]),
+    ],
+)
+def test_braces(pattern: str, names: list[str]) -> None:
+    assert expand_braces(pattern) == names
+
+
+@pytest.fixture(scope="module")
+def three_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """s/000.tar, s/001.tar and s/deep/002.tar of four samples each."""
+    root = tmp_path_factory.mktemp("shards")
+    for number, name in enumerate(("000.tar", "001.tar", "deep/002.tar")):
+        shard(root / "s" / name, range(4 * number, 4 * number + 4))
+    write_files(root, {"s/000.idx": "x", "other/readme.md": "x"})
+    return root
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        ("s", 12),
+        ("s/000.tar", 4),
+        ("s/{000..001}.tar", 8),
+        ("s/*.tar", 8),
+        ("s/00[01].tar", 8),
+        ("s/**/*.tar", 12),
+        ("{s/000,s/deep/002}.tar", 8),
+    ],
+)
+def test_local_patterns(three_shards: Path, pattern: str, count: int) -> None:
+    assert len(captions(open_kind("shards", three_shards / pattern))) == count
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("none", ["1 of 1 named tars are not there"]),
+        ("s/{000..009}.tar", ["8 of 10 named tars are not there", "002.tar"]),
+        ("s/x*.tar", ["No .tar is there"]),
+        ("other", ["No .tar is there, only 1 .md", "'folder'"]),
+    ],
+)
+def test_tars_that_are_not_there(three_shards: Path, pattern: str, words: list[str]) -> None:
+    with pytest.raises(DataError) as caught:
+        open_kind("shards", three_shards / pattern)
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.fixture
+def uploaded(three_shards: Path, s3_store: Store) -> Store:
+    for path in three_shards.rglob("*"):
+        if path.is_file():
+            s3_store.upload(path.relative_to(three_shards).as_posix(), path)
+    return s3_store
+
+
+@pytest.mark.parametrize("through", ["the store", "a store of its own"])
+@pytest.mark.parametrize(
+    ("pattern", "count"), [("s", 12), ("s/", 12), ("s/000.tar", 4), ("s/{000..001}.tar", 8), ("s/00*.tar", 8), ("", 12)]
+)
+def test_tars_in_an_object_store(uploaded: Store, through: str, pattern: str, count: int) -> None:
+    source = open_kind("shards", f"{uploaded.uri}/{pattern}", uploaded if through == "the store" else None)
+    samples, rejected = collect(source)
+    assert rejected == {}
+    assert {key: (s.caption, level_of(s.load())) for key, s in samples.items()} == {
+        f"{key:06d}": (f"caption of {key:06d}", 5 * key) for key in range(12) if len(samples) == 12 or f"{key:06d}" in samples
+    }
+    assert len(samples) == count
+
+
+@pytest.mark.parametrize("pattern", ["none", "s/{000..009}.tar", "s/x*.tar", "s/000"])
+def test_tars_missing_in_an_object_store(uploaded: Store, pattern: str) -> None:
+    with pytest.raises(DataError, match="not there"):
+        open_kind("shards", f"{uploaded.uri}/{pattern}")
+
+
+def test_a_bucket_that_is_not_there(s3_environment: object) -> None:
+    with pytest.raises(StorageError, match="no-such-bucket"):
+        open_kind("shards", "s3://no-such-bucket/x")
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves a folder, in the way that `behaviour` says, and keeps what was asked for."""
+
+    root: Path
+    behaviour: str = "plain"
+    asked: ClassVar[list[str]] = []
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Understands Range; can cut connections once, ignore ranges, refuse, be busy once, or announce too much."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range", "")
+        first = not self.server.asked
+        self.server.asked.append(wanted)
+        behaviour = self.server.behaviour
+        path = self.server.root / self.path.partition("?")[0].lstrip("/")
+        if behaviour == "busy once" and first:
+            self.send_error(503)
+            return
+        if behaviour == "password" and self.headers.get("Authorization") != "Basic dXNlcjpwQHNz":  # user:p@ss
+            self.send_error(401)
+            return
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data = path.read_bytes()
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and "no ranges" not in behaviour else 0
+        if behaviour == "changes" and not first:
+            data += bytes(512)
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", '"one"')
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - start + (1000 if "announces too much" in behaviour else 0)))
+        self.end_headers()
+        end = len(data) // 2 if first and ("cut" in behaviour or behaviour == "changes") else len(data)
+        self.wfile.write(data[start:end])
+        self.close_connection = True
+
+    def log_message(self, *args: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def server(three_shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(http_module.time, "sleep", lambda seconds: None)
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.root = three_shards
+        server.asked.clear()
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def address(server: Server, path: str, user: str = "") -> str:
+    return f"http://{user}127.0.0.1:{server.server_port}/{path}"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "requests"),
+    [("plain", 2), ("cut once", 3), ("cut once, no ranges", 3), ("busy once", 3)],
+)
+def test_tars_over_http(server: Server, behaviour: str, requests: int) -> None:
+    server.behaviour = behaviour
+    check_pairs(open_kind("shards", address(server, "s/{000..001}.tar")), {f"{key:06d}": 5 * key for key in range(8)})
+    assert len(server.asked) == requests
+    resumed = [asked for asked in server.asked if asked]
+    size = (server.root / "s/000.tar").stat().st_size
+    assert resumed == ([f"bytes={size // 2}-"] if "cut" in behaviour else [])
+
+
+def test_user_and_password_in_the_address(server: Server) -> None:
+    server.behaviour = "password"
+    assert len(captions(open_kind("shards", address(server, "s/000.tar", "user:p%40ss@")))) == 4
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "path", "error", "words"),
+    [
+        ("plain", "s/none.tar?key=secret", DataError, ["404", "s/none.tar", "Check `path`"]),
+        ("password", "s/000.tar", DataError, ["401"]),
+        ("announces too much, no ranges", "s/000.tar", StorageError, ["download fails at byte"]),
+        ("changes", "s/000.tar", StorageError, ["changed"]),
+    ],
+)
+def test_what_the_server_does_wrong_is_said(
+    server: Server, behaviour: str, path: str, error: type[Exception], words: list[str]
+) -> None:
+    server.behaviour = behaviour
+    source = open_kind("shards", address(server, path, "user:secret@"))
+    with pytest.raises(error) as caught:
+        collect(source)
+    assert [word for word in words if word not in str(caught.value)] == []
+    assert "secret" not in str(caught.value)
+
+
+def test_no_server_at_the_address(server: Server) -> None:
+    with pytest.raises(StorageError, match="download fails at byte 0"):
+        collect(open_kind("shards", "http://127.0.0.1:9/x.tar"))
+
+
+def test_wildcards_over_http_are_refused() -> None:
+    with pytest.raises(ConfigError, match="by braces"):
+        open_kind("shards", "https://127.0.0.1/*.tar")
+
+
+def test_fetched_tars_leave_nothing_behind(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    rows = open_kind("shards", address(server, "s/{000..001}.tar")).samples(())
+    next(rows)
+    assert len(list(tmp_path.rglob("*.tar"))) == 1
+    rows.close()
+    assert list(tmp_path.iterdir()) == []
