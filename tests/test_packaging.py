@@ -72,7 +72,7 @@ class TestWheel:
             python, "-c", "import drrho_clip, drrho_components, drrho_pipelines; print(drrho_pipelines.__file__)", cwd=tmp_path
         )
         assert where.stdout.startswith(str(site)), where.stderr
-        version = run(python.parent / "drrho", "--version", cwd=tmp_path)
+        version = run(python.parent / "drrho", "version", cwd=tmp_path)
         assert PROJECT["version"] in version.stdout, version.stderr
 
 
