@@ -32,7 +32,8 @@ class TableSource:
 
     Rows with paths are listed (some 300 bytes of memory each) and given in a seeded hash order; their key is the path, with "#2",
     "#3" where it comes again. Rows with image bytes (Parquet; plain or as Hugging Face's struct of bytes and path) are read a
-    few hundred at a time, row groups and the rows read together each in a seeded hash order; their key is the row's number, from 0.
+    few hundred at a time, row groups and the rows read together each in a seeded hash order; their key is the row's number,
+    from 0.
     """
 
     notice = ""
