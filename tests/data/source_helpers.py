@@ -17,6 +17,8 @@ from drrho_clip.data.images import decode_image
 from drrho_clip.data.sources import REASONS, RawSample, Rejected, Source, open_source
 from drrho_clip.storage import Store
 
+Members = list[tuple[str, Any]]
+
 
 def picture(level: int = 0, image_format: str = "PNG") -> bytes:
     """A tiny picture, told apart from others by its level of grey."""
@@ -76,3 +78,20 @@ def captions(source: Source) -> dict[str, str]:
 
 def reasons(source: Source) -> dict[str, str]:
     return {key: item.reason for key, item in collect(source)[1].items()}
+
+
+def pair(key: str, level: int = 0, ending: str = "png") -> Members:
+    image_format = {"jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}.get(ending, "PNG")
+    return [(f"{key}.{ending}", picture(level, image_format)), (f"{key}.txt", f"caption of {key}")]
+
+
+def shard(path: Path, keys: range) -> Path:
+    return write_tar(path, [member for key in keys for member in pair(f"{key:06d}", 5 * (key % 50))])
+
+
+def check_pairs(source: Any, levels: dict[str, int]) -> None:
+    """Every sample must have its own caption and its own picture, and nothing may be rejected."""
+    samples, rejected = collect(source)
+    assert rejected == {}
+    found = {key: (sample.caption, level_of(sample.load())) for key, sample in samples.items()}
+    assert found == {key: (f"caption of {key}", level) for key, level in levels.items()}
