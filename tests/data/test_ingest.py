@@ -17,6 +17,7 @@ from PIL import Image
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.manifest import load_manifest
 from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.sources.order import seeded_order
 from drrho_clip.errors import ConfigError, DataError, DrrhoError, StorageError
 from drrho_clip.storage import Store, layout
 
@@ -169,6 +170,16 @@ def test_a_hopeless_source_ends_early(tmp_path: Path, folder_store: Store) -> No
         (source / f"{name}.txt").write_text("a caption")
     with pytest.raises(DataError, match="200 of 200 rows gave no sample"):
         ingest(folder_config(source), folder_store)
+
+
+def test_a_source_at_the_edge_of_what_is_allowed_is_not_ended_early(tmp_path: Path, folder_store: Store) -> None:
+    """Among the first rows more may be bad by chance; only the whole counts."""
+    source = write_pairs(tmp_path / "pets", numbered(300))
+    order = seeded_order(numbered(300), 0)
+    for name in order[180:209]:
+        (source / f"{name}.png").write_bytes(b"no picture")
+    manifest = ingest(folder_config(source, shard_samples=100), folder_store)
+    assert manifest.failed["not_an_image"].count == 29
 
 
 def test_known_samples_count_as_good(tmp_path: Path, folder_store: Store) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ingest_helpers import folder_config, numbered, write_pairs
 
 from drrho_clip.data import reader as reader_module
-from drrho_clip.data.cache import ByteCache
+from drrho_clip.data.cache import SizedCache
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.manifest import Manifest
 from drrho_clip.data.reader import SampleReader
@@ -145,7 +145,7 @@ def test_a_wrong_index_never_gives_a_wrong_pair(counted: CountingStore, manifest
 
 
 def test_the_cache_keeps_to_its_limit_and_drops_what_was_not_used() -> None:
-    cache = ByteCache(100)
+    cache = SizedCache(100, len)
     loads: list[str] = []
 
     def load(name: str) -> bytes:

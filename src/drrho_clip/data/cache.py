@@ -1,35 +1,38 @@
-"""A cache of byte runs, bounded by their size: the least recently used go first."""
+"""A cache bounded by the size of what it holds: the least recently used go first."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
-class ByteCache:
-    """Holds at most `limit` bytes, but always the run that was asked for last. Safe between threads; pickled without contents."""
+class SizedCache(Generic[T]):
+    """Holds at most `limit` bytes, but always what was asked for last. Safe between threads; pickled without contents."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, size_of: Callable[[T], int]) -> None:
+        self.limit, self.size_of = limit, size_of
         self.size = 0
-        self._runs: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._held: OrderedDict[Hashable, T] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, load: Callable[[], bytes]) -> bytes:
-        """Return the run of `key`, loaded if it is not held."""
+    def get(self, key: Hashable, load: Callable[[], T]) -> T:
+        """Return the value of `key`, loaded if it is not held."""
         with self._lock:
-            if key in self._runs:
-                self._runs.move_to_end(key)
-                return self._runs[key]
-        data = load()
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        value = load()
         with self._lock:
-            if key not in self._runs:
-                self._runs[key] = data
-                self.size += len(data)
-            while self.size > self.limit and len(self._runs) > 1:
-                self.size -= len(self._runs.popitem(last=False)[1])
-        return data
+            if key not in self._held:
+                self._held[key] = value
+                self.size += self.size_of(value)
+            while self.size > self.limit and len(self._held) > 1:
+                self.size -= self.size_of(self._held.popitem(last=False)[1])
+        return value
 
-    def __reduce__(self) -> tuple[type[ByteCache], tuple[int]]:
-        return ByteCache, (self.limit,)
+    def __reduce__(self) -> tuple[type[SizedCache[T]], tuple[int, Callable[[T], int]]]:
+        return SizedCache, (self.limit, self.size_of)

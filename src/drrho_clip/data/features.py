@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from drrho_clip.data.cache import ByteCache
+from drrho_clip.data.cache import SizedCache
 from drrho_clip.data.manifest import Manifest
 from drrho_clip.data.reference_manifest import ReferenceShard, check_reference, load_reference_manifest
 from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing
@@ -51,7 +51,7 @@ class FeatureReader:
         self._bases = np.array([shard.base for shard in manifest.shards], dtype=np.int64)
         self._total = manifest.total
         self._files: dict[int, _File] = {}
-        self._units = ByteCache(cache_bytes)
+        self._units: SizedCache[bytes] = SizedCache(cache_bytes, len)
 
     def get(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the features float16 [n, 2, dim] (image, text) of the samples, in their order."""

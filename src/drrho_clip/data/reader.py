@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from drrho_clip.data.cache import ByteCache
+from drrho_clip.data.cache import SizedCache
 from drrho_clip.data.manifest import REPAIR, Manifest, Shard
-from drrho_clip.data.tar_index import BLOCK, Member, TarIndex, index_tar, parse_index
+from drrho_clip.data.tar_index import BLOCK, Member, TarIndex, index_tar
 from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing
 from drrho_clip.storage import layout
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")
 MAX_UNIT_SAMPLES = 1024
 MAX_UNIT_BYTES = 32 * 2**20
-MAX_INDEXES = 256
+INDEX_BYTES = 64 * 2**20  # held of the shards' indexes
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,9 @@ class SampleReader:
     def __init__(self, store: Store, manifest: Manifest, cache_bytes: int = 256 * 2**20) -> None:
         self.store, self.manifest = store, manifest
         self._bases = [shard.base for shard in manifest.shards]
-        self._units = ByteCache(cache_bytes)
-        self._indexes: OrderedDict[str, TarIndex] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_indexes": OrderedDict()}
+        self._total = manifest.total
+        self._units: SizedCache[bytes] = SizedCache(cache_bytes, len)
+        self._indexes: SizedCache[TarIndex] = SizedCache(INDEX_BYTES, attrgetter("nbytes"))
 
     def check(self) -> None:
         """Compare every shard with the store, without reading it; raise DataError that names what is gone or altered."""
@@ -54,8 +52,8 @@ class SampleReader:
 
     def get(self, index: int) -> Sample:
         """Return one sample; DataError names the shard that is gone or altered, IndexError where there is no such sample."""
-        if not 0 <= index < self.manifest.total:
-            raise IndexError(f"sample {index} of {self.manifest.total}")
+        if not 0 <= index < self._total:
+            raise IndexError(f"sample {index} of {self._total}")
         shard = self.manifest.shards[bisect.bisect_right(self._bases, index) - 1]
         position = index - shard.base
         size = _unit_samples(shard)
@@ -77,11 +75,13 @@ class SampleReader:
 
     def _sample(self, shard: Shard, position: int, unit: bytes, first: int) -> Sample:
         index = self._index(shard)
-        shift = int(index.starts[first])
-        parts = {member.extension: self._member(shard, member, unit, shift) for member in index.members(position)}
+        shift = index.members(first)[0].offset - BLOCK
+        members = index.members(position)
+        parts = {member.extension: self._member(shard, member, unit, shift) for member in members}
         name = sample_name(shard.base + position)
         images = [parts[extension] for extension in IMAGE_EXTENSIONS if extension in parts]
-        if len(images) != 1 or "txt" not in parts or "json" not in parts or index.members(position)[0].name.split(".")[0] != name:
+        named = all(member.name == f"{name}.{member.extension}" for member in members)
+        if not named or len(images) != 1 or "txt" not in parts or "json" not in parts:
             raise self._unusable(shard, f"its index names no sample {name} with an image, a txt and a json")
         return Sample(shard.base + position, images[0], parts["txt"].decode(), json.loads(parts["json"]))
 
@@ -94,17 +94,12 @@ class SampleReader:
         return unit[start : start + member.size]
 
     def _index(self, shard: Shard) -> TarIndex:
-        index = self._indexes.get(shard.key)
-        if index is None:
-            index = self._indexes[shard.key] = self._load_index(shard)
-            while len(self._indexes) > MAX_INDEXES:
-                self._indexes.popitem(last=False)
-        return index
+        return self._indexes.get(shard.key, lambda: self._load_index(shard))
 
     def _load_index(self, shard: Shard) -> TarIndex:
         key = layout.shard_index(shard.key)
         try:
-            index = parse_index(self.store.read(key), where=self.store.uri_of(key))
+            index = TarIndex(self.store.read(key), where=self.store.uri_of(key))
         except ObjectMissing:
             index = self._pinned(shard, lambda: index_tar(self.store.open(shard.key, etag=shard.etag)))
         if len(index) != shard.count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from drrho_clip.data.config import IngestConfig
@@ -11,7 +12,8 @@ from drrho_clip.data.sources.base import Rejected
 from drrho_clip.errors import DataError
 
 EXAMPLES = 20  # rows named per reason
-EARLY = 200  # rows after which too many bad ones end the step at once
+EARLY = 200  # rows after which too many bad ones end the step at once,
+CERTAINTY = 4.0  # if they are too many by this many standard deviations of a draw of so many rows
 
 
 class Tally:
@@ -47,7 +49,7 @@ class Tally:
             # an object's address would make two manifests of the same data differ
             examples.append(re.sub(r"0x[0-9a-f]{6,}", "0x...", f"{result.key}: {result.detail}")[:300])
         if self._rows() >= EARLY:
-            self._check_share()
+            self._check_share(margin=CERTAINTY)
 
     def check(self) -> None:
         """Raise DataError at the end: too many bad rows, or no sample at all."""
@@ -55,12 +57,11 @@ class Tally:
             raise DataError("No row of the source gave a sample" + self._reasons(), fix="Nothing was published.")
         self._check_share()
 
-    def _check_share(self) -> None:
-        bad = sum(self._counts.values())
-        if bad > self._allowed * self._rows():
+    def _check_share(self, margin: float = 0.0) -> None:
+        rows, bad = self._rows(), sum(self._counts.values())
+        if bad > self._allowed * rows + margin * math.sqrt(rows * self._allowed * (1 - self._allowed)):
             raise DataError(
-                f"{bad} of {self._rows()} rows gave no sample, more than max_bad_fraction = {self._allowed:g} allows"
-                + self._reasons(),
+                f"{bad} of {rows} rows gave no sample, more than max_bad_fraction = {self._allowed:g} allows" + self._reasons(),
                 fix="Repair or remove them, or raise max_bad_fraction; nothing was published.",
             )
 

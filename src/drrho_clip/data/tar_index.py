@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from drrho_clip.errors import DataError
 
@@ -32,44 +31,49 @@ class Member:
 
 
 class TarIndex:
-    """Where the members of every sample lie. Keeps the lines and splits one when it is asked for."""
+    """Where the members of every sample lie: the text of the index file, of which a line is split when it is asked for."""
 
-    def __init__(self, lines: list[str], *, where: str = "") -> None:
-        self._lines = lines
+    def __init__(self, text: bytes, *, where: str = "") -> None:
+        """Take an index file as it is; raise DataError where its header or its number of lines is wrong."""
+        self.text = text
         self._where = where
-        self.starts: NDArray[np.int64] = np.array([self.members(i)[0].offset - BLOCK for i in range(len(lines))], dtype=np.int64)
+        self._ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
+        header = text[: self._ends[0]].decode(errors="replace") if len(self._ends) else ""
+        if not header.startswith(VERSION + " "):
+            raise self._damaged(f"it starts with {header[:20]!r} instead of '{VERSION}'")
+        if header != f"{VERSION} {len(self)}":
+            raise self._damaged(f"it has {len(self)} whole lines of samples, its header says {header!r}")
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._ends) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return len(self.text) + int(self._ends.nbytes)
 
     def members(self, position: int) -> tuple[Member, ...]:
         """Return the members of the sample at a position; raise DataError where the line cannot be understood."""
-        fields = self._lines[position].split(" ")
+        line = self.text[self._ends[position] + 1 : self._ends[position + 1]]
         try:
+            fields = line.decode().split(" ")
             groups = [fields[i : i + 4] for i in range(0, len(fields), 4)]
             return tuple(Member(extension, int(offset), int(size), name) for extension, offset, size, name in groups)
         except ValueError:
-            raise _damaged(self._where, f"line {position + 2} is not 'extension offset size filename ...'") from None
+            raise self._damaged(f"line {position + 2} is not 'extension offset size filename ...'") from None
 
     def span(self, first: int, end: int) -> tuple[int, int]:
         """Return start and length in bytes of the samples first .. end - 1 with their headers, padding included."""
+        start = self.members(first)[0].offset - BLOCK
         last = self.members(end - 1)[-1]
-        stop = last.offset + -(-last.size // BLOCK) * BLOCK
-        return int(self.starts[first]), stop - int(self.starts[first])
+        return start, last.offset + -(-last.size // BLOCK) * BLOCK - start
 
-    def dump(self) -> bytes:
-        """Return the index as a file."""
-        return "\n".join([f"{VERSION} {len(self)}", *self._lines, ""]).encode()
-
-
-def parse_index(data: bytes, *, where: str) -> TarIndex:
-    """Read an index file; raise DataError where it is damaged."""
-    header, *lines = data.decode(errors="replace").removesuffix("\n").split("\n")
-    if not header.startswith(VERSION + " "):
-        raise _damaged(where, f"it starts with {header[:20]!r} instead of '{VERSION}'")
-    if header != f"{VERSION} {len(lines)}":
-        raise _damaged(where, f"it has {len(lines)} samples, its header says {header!r}")
-    return TarIndex(lines, where=where)
+    def _damaged(self, why: str) -> DataError:
+        return DataError(
+            f"The index of a shard is damaged: {why}",
+            where=self._where,
+            fix="Delete it: it is then made anew from the tar beside it.",
+        )
 
 
 def index_tar(stream: BinaryIO) -> TarIndex:
@@ -77,7 +81,8 @@ def index_tar(stream: BinaryIO) -> TarIndex:
     samples: dict[str, list[str]] = {}
     for stem, member in _members(stream):
         samples.setdefault(stem, []).append(f"{member.extension} {member.offset} {member.size} {member.name}")
-    return TarIndex([" ".join(groups) for groups in samples.values()])
+    lines = [f"{VERSION} {len(samples)}", *(" ".join(groups) for groups in samples.values()), ""]
+    return TarIndex("\n".join(lines).encode())
 
 
 def _members(stream: BinaryIO) -> Iterator[tuple[str, Member]]:
@@ -87,9 +92,3 @@ def _members(stream: BinaryIO) -> Iterator[tuple[str, Member]]:
                 folder, slash, name = info.name.rpartition("/")
                 stem, _, extension = name.partition(".")
                 yield folder + slash + stem, Member(extension, info.offset_data, info.size, info.name)
-
-
-def _damaged(where: str, why: str) -> DataError:
-    return DataError(
-        f"The index of a shard is damaged: {why}", where=where, fix="Delete it: it is then made anew from the tar beside it."
-    )

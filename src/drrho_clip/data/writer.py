@@ -42,7 +42,7 @@ class ShardWriter:
             tar, index, keys = (Path(folder, name) for name in ("tar", "idx", "keys"))
             _write_tar(tar, samples, captions, base)
             with tar.open("rb") as stream:
-                index.write_bytes(index_tar(stream).dump())
+                index.write_bytes(index_tar(stream).text)
             keys.write_text(json.dumps([sample.key for sample in samples]), encoding="utf-8")
             self._put(key, layout.shard_index(key), index)
             self._put(key, layout.shard_keys(key), keys)
