@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+
+from drrho_pipelines.cli import make_full_app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -33,6 +37,26 @@ def test_make_targets_in_the_documents_exist():
     }
     assert named
     assert named <= targets
+
+
+def test_commands_in_the_documents_exist():
+    known = {" ".join(path) for path in commands(typer.main.get_command(make_full_app()))}
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(
+            r"(?:^    |`)(?:\.venv/bin/)?drrho ((?:pipeline )?[a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
+    assert len(named) > 5
+    assert named <= known
+
+
+def commands(group: typer.core.TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if isinstance(command, typer.core.TyperGroup):
+            yield from commands(command, (*path, name))
 
 
 def test_messages_in_troubleshooting_are_those_of_the_code():
