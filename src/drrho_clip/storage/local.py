@@ -30,7 +30,7 @@ class LocalStore(Store):
 
     def at(self, prefix: str) -> Self:
         """Return the store of everything below `prefix`."""
-        return type(self)(self._path(prefix.strip("/")))
+        return type(self)(self._path(prefix.removesuffix("/")))
 
     def head(self, key: str) -> ObjectInfo | None:
         """Return what is there, or None."""

@@ -2,44 +2,73 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+
+from drrho_clip.errors import StorageError
 
 PART_BYTES = 8 << 20
 MOST_PARTS = 10_000
 IN_FLIGHT = 4
 
 
-def upload_parts(client: Any, bucket: str, key: str, path: Path, size: int, *, if_absent: bool) -> str:
-    """Upload `size` bytes of a file and return the ETag; the parts of an upload that fails are removed."""
-    name = {"Bucket": bucket, "Key": key}
-    upload = {**name, "UploadId": client.create_multipart_upload(**name)["UploadId"]}
-    part_bytes = max(PART_BYTES, -(-size // MOST_PARTS))
+@dataclass
+class MultipartUpload:
+    """The upload of a file of `size` bytes as one object; `client` is a boto3 S3 client."""
 
-    def send(number: int) -> dict[str, Any]:
-        start = (number - 1) * part_bytes
-        with path.open("rb") as stream:
+    client: Any
+    bucket: str
+    key: str
+    path: Path
+    size: int
+    md5s: list[bytes] = field(default_factory=list)
+
+    def run(self, *, if_absent: bool) -> None:
+        """Upload every part and complete; the parts of an upload that fails are removed."""
+        name = {"Bucket": self.bucket, "Key": self.key}
+        upload = {**name, "UploadId": self.client.create_multipart_upload(**name)["UploadId"]}
+        starts = range(0, self.size, max(PART_BYTES, -(-self.size // MOST_PARTS)))
+        try:
+            with ThreadPoolExecutor(IN_FLIGHT) as pool:
+                sent = list(pool.map(partial(self._send, upload, starts.step), starts))
+            self.md5s = [md5 for _, md5 in sent]
+            parts = [{"PartNumber": number, "ETag": etag} for number, (etag, _) in enumerate(sent, start=1)]
+            condition = {"IfNoneMatch": "*"} if if_absent else {}
+            self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
+        except BaseException:
+            self._abort(upload)
+            raise
+
+    @property
+    def etag(self) -> str:
+        """ETag of the whole as S3 makes it, md5 of the parts' md5s and their number; "" before all parts are up."""
+        return f"{_md5(b''.join(self.md5s)).hex()}-{len(self.md5s)}" if self.md5s else ""
+
+    def _send(self, upload: dict[str, str], part_bytes: int, start: int) -> tuple[str, bytes]:
+        """Send the part that begins at `start`; return its ETag and md5."""
+        length = min(part_bytes, self.size - start)
+        with self.path.open("rb") as stream:
             stream.seek(start)
-            data = stream.read(min(part_bytes, size - start))
-        response = client.upload_part(**upload, PartNumber=number, Body=data)
-        return {"PartNumber": number, "ETag": response["ETag"]}
+            data = stream.read(length)
+        if len(data) != length:
+            raise StorageError(
+                "The file was cut while it was uploaded", where=str(self.path), fix="Upload it when it is complete."
+            )
+        response = self.client.upload_part(**upload, PartNumber=start // part_bytes + 1, Body=data)
+        return str(response["ETag"]), _md5(data)
 
-    try:
-        with ThreadPoolExecutor(IN_FLIGHT) as pool:
-            parts = list(pool.map(send, range(1, -(-size // part_bytes) + 1)))
-        condition = {"IfNoneMatch": "*"} if if_absent else {}
-        response = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
-    except BaseException:
-        _abort(client, upload)
-        raise
-    return str(response["ETag"]).strip('"')
+    def _abort(self, upload: dict[str, str]) -> None:
+        try:
+            self.client.abort_multipart_upload(**upload)
+        except (BotoCoreError, ClientError):
+            return  # the failure that led here says more
 
 
-def _abort(client: Any, upload: dict[str, str]) -> None:
-    try:
-        client.abort_multipart_upload(**upload)
-    except (BotoCoreError, ClientError):
-        return  # the failure that led here says more
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
-from drrho_clip.errors import ObjectMissing, StorageError
+from botocore.exceptions import ClientError
+
+from drrho_clip.errors import ObjectChanged, ObjectMissing, StorageError
 from drrho_clip.storage.base import Bytes, ObjectInfo, Store, check_key, check_prefix
 from drrho_clip.storage.files import disk_errors
-from drrho_clip.storage.multipart import PART_BYTES, upload_parts
+from drrho_clip.storage.multipart import PART_BYTES, MultipartUpload
 from drrho_clip.storage.ranged import RangedReader
 from drrho_clip.storage.s3_client import Connection
 
@@ -32,7 +35,7 @@ class S3Store(Store):
 
     def at(self, prefix: str) -> Self:
         """Return the store of everything below `prefix`."""
-        return type(self)(self.bucket, self._full(prefix.strip("/")), page_size=self.page_size, connection=self.connection)
+        return type(self)(self.bucket, self._full(prefix.removesuffix("/")), page_size=self.page_size, connection=self.connection)
 
     def head(self, key: str) -> ObjectInfo | None:
         """Return what is there, or None; a bucket that is not there is a StorageError."""
@@ -68,8 +71,16 @@ class S3Store(Store):
             condition["IfNoneMatch"] = "*"
         if if_match is not None:
             condition["IfMatch"] = f'"{if_match}"'
-        with self.connection.errors(self.uri_of(key)):
-            response = self.connection.client.put_object(Bucket=self.bucket, Key=self._full(key), Body=bytes(data), **condition)
+        info = ObjectInfo(key, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
+        try:
+            with self.connection.errors(self.uri_of(key)):
+                response = self.connection.client.put_object(
+                    Bucket=self.bucket, Key=self._full(key), Body=bytes(data), **condition
+                )
+        except ObjectChanged as error:
+            if self._refused_itself(error, info):
+                return info
+            raise
         return ObjectInfo(key, len(data), response["ETag"].strip('"'))
 
     def upload(self, key: str, path: str | os.PathLike[str], *, if_absent: bool = False) -> ObjectInfo:
@@ -79,25 +90,37 @@ class S3Store(Store):
             size = path.stat().st_size
             if size <= PART_BYTES:
                 return self.write(key, path.read_bytes(), if_absent=if_absent)
-        with self.connection.errors(self.uri_of(key)):
-            etag = upload_parts(self.connection.client, self.bucket, self._full(key), path, size, if_absent=if_absent)
+            upload = MultipartUpload(self.connection.client, self.bucket, self._full(key), path, size)
+            try:
+                with self.connection.errors(self.uri_of(key)):
+                    upload.run(if_absent=if_absent)
+            except StorageError as error:
+                if not self._refused_itself(error, ObjectInfo(key, size, upload.etag)):
+                    raise
         info = self.head(key)
-        if info is None or (info.etag == etag and info.size != size):
-            found = "nothing" if info is None else f"{info.size:,} bytes"
-            raise StorageError(f"The store took {size:,} bytes and holds {found}", where=self.uri_of(key))
-        return ObjectInfo(key, size, etag)
+        if info is None or info.size != size:
+            raise StorageError(f"The store took {size:,} bytes and holds {info.size if info else 0:,}", where=self.uri_of(key))
+        return info
+
+    def _refused_itself(self, error: StorageError, written: ObjectInfo) -> bool:
+        """Whether a refusal answers the repetition of a request that had succeeded, its answer having been lost."""
+        cause = error.__cause__
+        if not isinstance(cause, ClientError) or not cause.response.get("ResponseMetadata", {}).get("RetryAttempts"):
+            return False
+        found = self.head(written.key)
+        return found is not None and (found.size, found.etag) == (written.size, written.etag)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield every object whose key starts with `prefix`, page by page; folder markers are no objects."""
+        """Yield every object whose key starts with `prefix`, after the last page: not all servers sort as AWS does."""
         base = f"{self.prefix}/" if self.prefix else ""
         pages = self.connection.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=base + check_prefix(prefix), PaginationConfig={"PageSize": self.page_size}
         )
         with self.connection.errors(f"{self.uri}/{prefix}"):
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    if not item["Key"].endswith("/"):
-                        yield ObjectInfo(item["Key"].removeprefix(base), item["Size"], item["ETag"].strip('"'))
+            items = [item for page in pages for item in page.get("Contents", ())]
+        for item in sorted(items, key=lambda item: item["Key"].encode()):
+            if not item["Key"].endswith("/"):  # the marker of a folder is no object
+                yield ObjectInfo(item["Key"].removeprefix(base), item["Size"], item["ETag"].strip('"'))
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
