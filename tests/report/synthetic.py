@@ -9,7 +9,6 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,9 @@ from PIL import Image, ImageDraw
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.manifest import Manifest
+from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.reference_manifest import ReferenceIdentity, ReferenceManifest
+from drrho_clip.evaluation.results import Evaluation, Retrieval, Score, ZeroShot
 from drrho_clip.storage import Store, layout, open_store
 from drrho_clip.training.config import TrainConfig
 
@@ -31,7 +33,7 @@ SHAPES = ("circle", "square", "triangle", "ring", "cross")
 
 def draw_pictures(folder: Path, count: int, *, size: int = 32) -> None:
     """Write `count` pictures with their captions beside them."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     for number in range(count):
         colour, shape = COLOURS[number % len(COLOURS)], SHAPES[number // len(COLOURS) % len(SHAPES)]
         picture = Image.new("RGB", (size, size), "white")
@@ -55,11 +57,16 @@ def _draw(pen: ImageDraw.ImageDraw, shape: str, colour: str, size: int) -> None:
         pen.line((low, high, high, low), fill=colour, width=max(2, size // 8))
 
 
-def make_dataset(store: Store, pictures: Path, *, count: int = 60, name: str = "shapes", noise: float = 0.3) -> Manifest:
-    """Ingest drawn pictures, some of them with exchanged captions."""
-    draw_pictures(pictures, count)
+def make_dataset(store: Store, pictures: Path) -> Manifest:
+    """Ingest a folder of pictures, some of them with exchanged captions."""
     settings = IngestConfig(
-        dataset=name, source="folder", path=str(pictures), caption_noise=noise, heldout_fraction=0.2, shard_samples=25, workers=1
+        dataset="shapes",
+        source="folder",
+        path=str(pictures),
+        caption_noise=0.3,
+        heldout_fraction=0.2,
+        shard_samples=25,
+        workers=1,
     )
     return ingest(settings, store)
 
@@ -124,22 +131,56 @@ def write_run(store: Store, config: TrainConfig, manifest: Manifest, lines: list
     store.write(layout.run_summary(config.run), json.dumps(summary).encode())
 
 
-def write_weights(store: Store, run: str, manifest: Manifest, *, seed: int = 0) -> np.ndarray:
-    """Write weights of all training samples, the first ones smallest; return them as [n, 3] (index, image, text)."""
-    index = np.concatenate([np.arange(shard.base, shard.base + shard.count) for shard in manifest.split("train")])
+def write_weights(store: Store, run: str, manifest: Manifest, *, seed: int = 0) -> dict[int, float]:
+    """Write weights of all training samples, exchanged captions smallest; return each sample's mean of both sides."""
+    reader = SampleReader(store, manifest)
+    samples = [sample for shard in manifest.split("train") for sample in reader.shard(shard)]
     rng = np.random.default_rng(seed)
-    image, text = (np.sort(rng.beta(0.8, 0.5, len(index))).astype(np.float32) for _ in range(2))
+    factor = np.array([[0.02 if sample.meta.get("exchanged") else 1.0] for sample in samples])
+    weights = (rng.beta(4, 1, (len(samples), 2)) * factor).astype(np.float32)
+    index = np.array([sample.index for sample in samples])
     sink = io.BytesIO()
-    pq.write_table(pa.table({"index": index, "image_weight": image, "text_weight": text}), sink)
+    pq.write_table(pa.table({"index": index, "image_weight": weights[:, 0], "text_weight": weights[:, 1]}), sink)
     store.write(layout.run_weights(run), sink.getvalue())
-    return np.stack([index, image, text], axis=1)
+    return dict(zip(index.tolist(), weights.mean(axis=1).tolist(), strict=True))
 
 
-def write_comparison(store: Store, pictures: Path, *, count: int = 60, steps: int = 250, every: int = 2) -> Manifest:
-    """Three runs on one dataset, all with a reference that an earlier run trained, and its evaluations."""
-    manifest = make_dataset(store, pictures, count=count)
-    store.write(layout.reference_manifest("shapes", "clean"), json.dumps({"identity": {"spec": "run:teacher"}}).encode())
-    write_evaluation(store, layout.reference_evaluation("shapes", "clean", "heldout"), (0.079, 0.265, 0.274, 0.547, 0.31))
+def evaluation(name: str, scores: tuple[float, float, float, float, float], *, trials: int = 593, **changes: Any) -> Evaluation:
+    """Recalls at 1 and 5 of image to text, then of text to image, then the zero-shot accuracy."""
+    image_1, image_5, text_1, text_5, top_1 = (Score.of(score * trials, trials) for score in scores)
+    values = {
+        "kind": "run", "name": name, "model": {"architecture": "drrho-small"}, "dataset": "shapes", "dataset_version": 1,
+        "split": "heldout", "candidates": "split", "shards_id": "f" * 64, "samples": trials, "created": "2026-01-01T00:00:00Z",
+        "retrieval": Retrieval(
+            definition="", images=trials, captions=trials, candidate_images=trials, candidate_captions=trials,
+            image_to_text={1: image_1, 5: image_5}, text_to_image={1: text_1, 5: text_5},
+        ),
+        "zero_shot": ZeroShot(
+            definition="",
+            classes=5, templates=1, samples=trials, skipped={}, top={1: top_1}, mean_per_class=top_1.value, per_class={}
+        ),
+    }  # fmt: skip
+    return Evaluation.model_validate(values | changes)
+
+
+def write_evaluation(store: Store, key: str, result: Evaluation) -> None:
+    store.write(key, result.model_dump_json().encode())
+
+
+def write_comparison(store: Store, pictures: Path, *, steps: int = 250, every: int = 2) -> Manifest:
+    """Three runs on a folder of pictures, all with a reference that an earlier run trained, and all evaluated."""
+    manifest = make_dataset(store, pictures)
+    identity = ReferenceIdentity(
+        spec="run:teacher", architecture="drrho-tiny", weights_sha256="e" * 64, activation="gelu", preprocessing="shortest 32, bicubic",
+        precision="fp32", dim=96, logit_scale=14.3,
+    )  # fmt: skip
+    reference = ReferenceManifest(
+        dataset="shapes", dataset_id=manifest.id, dataset_version=1, shards=(), identity=identity, created="2026-01-01T00:00:00Z"
+    )
+    store.write(layout.reference_manifest("shapes", "clean"), reference.model_dump_json().encode())
+    write_evaluation(
+        store, layout.reference_evaluation("shapes", "clean", "heldout"), evaluation("clean", (0.079, 0.265, 0.274, 0.547, 0.31))
+    )
     runs = {
         "openclip": (1, (0.13, 0.26), (5.5, 2.9), (0.010, 0.049, 0.076, 0.264, 0.151)),
         "fastclip": (2, (0.14, 0.26), (2.4, 1.6), (0.010, 0.054, 0.062, 0.231, 0.148)),
@@ -152,7 +193,7 @@ def write_comparison(store: Store, pictures: Path, *, count: int = 60, steps: in
         )  # fmt: skip
         lines = records(steps=steps, every=every, batch=256, seed=seed, variance=variance, loss=loss)
         write_run(store, config, manifest, lines)
-        write_evaluation(store, layout.evaluation(config.run, "shapes", "heldout"), scores)
+        write_evaluation(store, layout.evaluation(config.run, "shapes", "heldout"), evaluation(config.run, scores))
         write_weights(store, config.run, manifest, seed=seed)
     return manifest
 
@@ -162,7 +203,8 @@ def main() -> None:
 
     folder = Path(sys.argv[1])
     store = open_store(folder / "store")
-    write_comparison(store, folder / "pictures", count=400)
+    draw_pictures(folder / "pictures", 400)
+    write_comparison(store, folder / "pictures")
     names = ("openclip-small", "fastclip-small", "drrho-small")
     print(render_table(comparison_table(load_results(store, names))))
     print(write_report(ReportConfig(runs=",".join(names), comparison="methods"), store))

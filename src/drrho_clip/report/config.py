@@ -15,7 +15,9 @@ class ReportConfig(Config):
 
     runs: str = Field("drrho", description="Names of the runs, separated by commas")
     dataset: str = Field("", description="Dataset of the evaluation; empty = the one that the first run was trained on")
-    split: str = Field("heldout", description="Split of the evaluation")
+    split: str = Field(
+        "heldout", description="Split of the evaluation, or its label where it was not made with the defaults (heldout-all)"
+    )
     comparison: str = Field("", description="Name of a comparison; empty = the report of one run, in its folder")
     gallery: int = Field(12, ge=0, le=60, description="Samples of the largest and of the smallest weight to show, of each run")
     title: str = Field("", description="Heading of the page; empty = made from the names")

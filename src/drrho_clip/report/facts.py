@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from drrho_clip.report.results import Results, RunResult
-from drrho_clip.report.text import as_text, readable
+from drrho_clip.errors import ConfigError
+from drrho_clip.method import METHODS
+from drrho_clip.report.results import ReferenceResult, Results, RunResult, is_number
+from drrho_clip.report.text import as_text, readable, shorten
+from drrho_clip.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from drrho_clip.data.manifest import Manifest
@@ -48,8 +51,12 @@ def missing(results: Results) -> Iterator[str]:
     """Yield a sentence for everything that the runs and their references do not have (yet)."""
     where = f"split '{results.split}' of '{results.dataset}'"
     for run in results.runs:
+        if not run.config:
+            yield f"Settings of run '{run.name}' are not known: it has no config.yaml."
+        if not run.metrics.records:
+            yield f"Run '{run.name}' has no records of its training."
         if not run.finished:
-            yield f"Run '{run.name}' has not finished training: its records so far are shown."
+            yield f"Run '{run.name}' has not finished training: this page shows it as far as it has come."
         if not run.evaluation:
             yield f"Run '{run.name}' has no evaluation on {where}: `drrho evaluate` makes one."
         if not run.reference:
@@ -59,6 +66,12 @@ def missing(results: Results) -> Iterator[str]:
     for reference in results.references:
         if not reference.evaluation:
             yield f"Reference '{reference.name}' has no evaluation on {where}."
+    models: list[RunResult | ReferenceResult] = [*results.runs, *results.references]
+    evaluations = [model.evaluation for model in models if model.evaluation]
+    if len({evaluation.shards_id for evaluation in evaluations}) > 1:
+        yield f"The models were evaluated on different versions of {where}: their scores cannot be compared."
+    for reason in dict.fromkeys(evaluation.zero_shot_absent for evaluation in evaluations if evaluation.zero_shot is None):
+        yield f"There is no zero-shot accuracy: {reason or 'it was not measured'}."
 
 
 def run_labels(runs: Sequence[RunResult]) -> dict[str, str]:
@@ -69,40 +82,63 @@ def run_labels(runs: Sequence[RunResult]) -> dict[str, str]:
 
 def settings(runs: Sequence[RunResult]) -> tuple[list[tuple[str, str]], list[tuple[str, list[str]]]]:
     """The settings that all runs share, and those in which they differ (a value per run, "" where it has none)."""
-    keys = dict.fromkeys(key for run in runs for key in run.config if key != "run")
-    values = {key: [as_text(run.config.get(key)) for run in runs] for key in keys}
+    configs = [effective_settings(run.config) for run in runs]
+    keys = dict.fromkeys(key for config in configs for key in config if key != "run")
+    values = {key: [as_text(config.get(key)) for config in configs] for key in keys}
     same = [(readable(key), texts[0]) for key, texts in values.items() if len(set(texts)) == 1]
     different = [(readable(key), texts) for key, texts in values.items() if len(set(texts)) > 1]
     return same, different
 
 
+def effective_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings, with the method's own values where the run left them to it; unchanged if this version does not know them."""
+    try:
+        method = TrainConfig.parse(config).objective().model_dump()
+    except ConfigError:
+        return config
+    others = {name: None for kind in METHODS.values() for name in kind.model_fields if name in config}
+    return {**config, **others, **method}
+
+
 def run_facts(runs: Sequence[RunResult]) -> list[tuple[str, list[str]]]:
     """What each run did: (what, a value per run), rows without any value left out."""
 
-    def per_run(key: str, unit: str = "") -> list[str]:
-        return [_with_unit(run.summary.get(key, run.config.get(key)), unit) for run in runs]
+    def per_run(key: str) -> list[str]:
+        return [as_text(_rounded(run.summary.get(key))) for run in runs]
 
     rows = [
         ("run", [run.name for run in runs]),
         ("state", ["finished" if run.finished else "not finished" for run in runs]),
-        ("architecture", per_run("architecture")),
+        ("architecture", [as_text(run.summary.get("architecture", run.config.get("architecture"))) for run in runs]),
         ("reference", [run.reference for run in runs]),
         ("steps", per_run("steps")),
         ("samples seen", per_run("samples_seen")),
         ("time", [_duration(run.summary.get("seconds")) for run in runs]),
         ("samples / s", per_run("samples_per_second")),
+        ("temperature at the end", per_run("temperature")),
+        ("processes", per_run("world_size")),
+        ("device", per_run("device")),
+        ("versions", [_versions(run.summary.get("versions")) for run in runs]),
     ]
     return [(what, values) for what, values in rows if any(values)]
 
 
-def _with_unit(value: Any, unit: str) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:,.0f}{unit}" if abs(value) >= 100 or isinstance(value, int) else f"{value:.3g}{unit}"
-    return as_text(value)
+def reference_facts(reference: ReferenceResult) -> list[tuple[str, str]]:
+    """The model behind a reference."""
+    known = {key.replace("_", " "): value for key, value in reference.identity.items()}
+    return [(readable(key), shorten(as_text(_rounded(value)), 40)) for key, value in known.items()]
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def _versions(versions: Any) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items()) if isinstance(versions, Mapping) else ""
 
 
 def _duration(seconds: Any) -> str:
-    if not isinstance(seconds, int | float):
+    if not is_number(seconds):
         return ""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

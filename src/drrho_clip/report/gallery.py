@@ -35,8 +35,7 @@ class Weights:
     def ends(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the `count` largest (largest first) and smallest (smallest first) weights; no sample is in both."""
         order = self.weight.argsort(kind="stable")
-        count = min(count, len(order) // 2) if len(order) > 1 else len(order[:count])
-        return order[::-1][:count], order[:count]
+        return order[::-1][: min(count, (len(order) + 1) // 2)], order[: min(count, len(order) // 2)]
 
     def histogram(self) -> list[int]:
         """Samples per bin, BINS equal bins over 0..1; weights outside count to the nearest bin."""
@@ -74,7 +73,7 @@ class Gallery:
 
 
 def load_weights(store: Store, run: str) -> Weights | None:
-    """Read the weights of a run, None where it has none; takes about 30 bytes of memory a sample, those without a weight are left out."""
+    """Read the weights of a run, None where it has none; samples without a weight are left out. 30 bytes of memory a sample."""
     key = layout.run_weights(run)
     if store.head(key) is None:
         return None
@@ -87,12 +86,13 @@ def load_weights(store: Store, run: str) -> Weights | None:
         store.download(key, path)
         try:
             table = pq.read_table(path, columns=["index", "image_weight", "text_weight"])
-        except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+            index = table.column("index").to_numpy().astype(np.int64)
+            image, text = (table.column(name).to_numpy().astype(np.float32) for name in ("image_weight", "text_weight"))
+        except (pa.ArrowException, ValueError, OSError) as error:
             raise DataError(
                 f"The weights cannot be read: {error}", where=store.uri_of(key), fix="Delete them and train the run again."
             ) from None
-    index, image, text = (table.column(name).to_numpy() for name in ("index", "image_weight", "text_weight"))
-    weight = (image.astype(np.float32) + text.astype(np.float32)) / 2
+    weight = (image + text) / 2
     known = np.isfinite(weight)
     return Weights(index[known], weight[known])
 
@@ -110,7 +110,7 @@ def _tile(reader: SampleReader, index: int, weight: float) -> Tile:
     try:
         sample = reader.get(index)
         picture = decode_image(sample.image)
-    except DrrhoError as error:
+    except (DrrhoError, IndexError) as error:
         return Tile(index, weight, problem=readable(str(error)))
     caption = readable(sample.caption)
     return Tile(

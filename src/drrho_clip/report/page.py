@@ -8,11 +8,11 @@ from datetime import datetime
 
 import jinja2
 
-from drrho_clip.report.facts import DatasetFacts, run_facts, run_labels, settings
+from drrho_clip.report.facts import DatasetFacts, reference_facts, run_facts, run_labels, settings
 from drrho_clip.report.gallery import Gallery
 from drrho_clip.report.plots import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, training_plots
 from drrho_clip.report.results import Results
-from drrho_clip.report.table import COLUMNS, best_rows, comparison_table
+from drrho_clip.report.table import COLUMNS, best_rows, comparison_table, largest_values
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,25 @@ class Page:
     @property
     def lead(self) -> str:
         """One sentence under the heading."""
-        runs, references = len(self.results.runs), len(self.results.references)
-        what = f"{runs} runs" if runs > 1 else f"Run {self.results.runs[0].name}"
-        beside = f" beside {references} references" if references > 1 else " beside its reference" if references else ""
-        return f"{what}{beside}, evaluated on split {self.results.split} of {self.results.dataset or 'an unknown dataset'}."
+        runs = self.results.runs
+        titles = list(dict.fromkeys(run.title for run in runs))
+        trained = ", ".join(dict.fromkeys(run.dataset for run in runs if run.dataset)) or "an unknown dataset"
+        reference = ", ".join(reference.name for reference in self.results.references)
+        beside = f"; reference {reference}" if reference else ""
+        return f"{' and '.join(filter(None, (', '.join(titles[:-1]), titles[-1])))}, trained on {trained}{beside}"
+
+    @property
+    def evaluated(self) -> str:
+        """What the scores were measured on."""
+        where = f"Split {self.results.split} of {self.results.dataset or 'an unknown dataset'}"
+        found = next((run.evaluation for run in self.results.runs if run.evaluation), None)
+        if found is None:
+            return where
+        counts = found.retrieval
+        return (
+            f"{where}: {counts.images:,} pictures against {counts.candidate_captions:,} captions, "
+            f"{counts.captions:,} captions against {counts.candidate_images:,} pictures"
+        )
 
     @property
     def notices(self) -> list[str]:
@@ -61,10 +76,7 @@ def render(page: Page) -> str:
         rows=rows,
         columns=columns,
         best=best_rows(rows),
-        top={
-            column.key: max([1e-9, *(row.values[column.key].value for row in rows if column.key in row.values)])
-            for column in columns
-        },
+        largest=largest_values(rows),
         labels=labels,
         colour={run.name: number % COLOURS for number, run in enumerate(runs)},
         plots=training_plots([(labels[run.name], run.metrics) for run in runs]),
@@ -72,4 +84,5 @@ def render(page: Page) -> str:
         same=same,
         different=different,
         facts=run_facts(runs),
+        reference_facts=reference_facts,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from drrho_clip.report.results import Metrics
 
@@ -13,6 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 40
 COLOURS = 8  # colour classes of the style sheet
 MAX_POINTS = 400
 MAX_TICKS = 9
+SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 LOG_SPAN = 30.0  # a positive series whose largest value is this many times its smallest gets a logarithmic axis
 
 Points = Sequence[tuple[float, float]]
@@ -57,8 +59,8 @@ class Plot:
     note: str
     x_label: str
     lines: tuple[Line, ...]
-    colours: Mapping[int, str]
-    styles: Mapping[bool, str]
+    colours: tuple[tuple[int, str], ...]
+    styles: tuple[tuple[bool, str], ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
 
@@ -150,8 +152,8 @@ def draw(curves: Sequence[Curve], *, title: str, x_label: str, unit: str = "", n
         note,
         x_label,
         lines,
-        {curve.colour: curve.label for curve in curves},
-        {curve.dashed: curve.style for curve in curves if curve.style},
+        tuple(dict.fromkeys((curve.colour, curve.label) for curve in curves)),
+        tuple(dict.fromkeys((curve.dashed, curve.style) for curve in curves if curve.style)),
         x_axis.ticks(),
         y_axis.ticks(),
     )
@@ -183,7 +185,8 @@ class _Axis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> tuple[Tick, ...]:
-        return tuple(Tick(round(self.place(value), 1), tick_label(value)) for value in self.values)
+        labels = [tick_labels([value])[0] for value in self.values] if self.logarithmic else tick_labels(self.values)
+        return tuple(Tick(round(self.place(value), 1), label) for value, label in zip(self.values, labels, strict=True))
 
 
 def _linear_axis(low: float, high: float, start: float, end: float, *, tight: bool = False) -> _Axis:
@@ -205,23 +208,25 @@ def _linear_axis(low: float, high: float, start: float, end: float, *, tight: bo
 
 def _log_axis(low: float, high: float, start: float, end: float) -> _Axis:
     """Ticks at 1, 2, 5 of each decade, or at fewer of them where that would be many."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for marks in ((1, 2, 5), (1, 3), (1,)):
-        grid = [mark * 10.0**decade for decade in decades for mark in marks]
-        below = max((v for v in grid if v <= low), default=grid[0])
-        above = min((v for v in grid if v >= high), default=grid[-1])
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for marks, stride in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), math.ceil((last - first) / (MAX_TICKS - 2)))):
+        grid = [mark * 10.0**decade for decade in range(first, last + stride + 1, stride) for mark in marks]
+        below, above = max(v for v in grid if v <= low), min(v for v in grid if v >= high)
         values = tuple(v for v in grid if below <= v <= above)
         if len(values) <= MAX_TICKS:
             break
     return _Axis(below, above, start, end, values, logarithmic=True)
 
 
-def tick_label(value: float) -> str:
-    """A short number: 20M, 1.5k, 0.05, 1e-05."""
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{suffix}"
-    return f"{value:.4g}"
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Short numbers (20M, 1.5k, 0.05) with as many digits as it takes to tell rising `values` apart exactly enough."""
+    tolerance = 0.01 * min((b - a for a, b in pairwise(values)), default=abs(values[0]))
+    size, suffix = next(((s, x) for s, x in SUFFIXES if max(map(abs, values)) >= s), (1.0, ""))
+    for digits in range(3, 17):
+        numbers = [f"{value / size:.{digits}g}" for value in values]
+        if all(abs(float(number) * size - value) <= tolerance for number, value in zip(numbers, values, strict=True)):
+            break
+    return ["0" if float(number) == 0 else number + suffix for number in numbers]
 
 
 def _path(points: Points, x_axis: _Axis, y_axis: _Axis) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeGuard
 
 import yaml
+from pydantic import ValidationError
 
 from drrho_clip.errors import DataError, ObjectMissing, nearest
+from drrho_clip.evaluation.results import Evaluation
 from drrho_clip.storage import Store, layout
 
 METHOD_TITLES = {"openclip": "OpenCLIP", "fastclip": "FastCLIP", "drrho": "DRRho-CLIP"}
@@ -39,13 +41,13 @@ class Metrics:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run: settings, records, summary and evaluation, each empty where the run has none (yet)."""
+    """One run: settings, summary, records and evaluation, each empty where the run has none (yet)."""
 
     name: str
     config: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
 
     @property
     def method(self) -> str:
@@ -75,11 +77,11 @@ class RunResult:
 
 @dataclass(frozen=True)
 class ReferenceResult:
-    """One reference: its manifest, its evaluation, and the run that trained it where it is one of ours."""
+    """One reference: the model behind it, its evaluation, and the summary of its training where it is one of our runs."""
 
     name: str
-    manifest: Mapping[str, Any] = field(default_factory=dict)
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -137,6 +139,14 @@ class _Reader:
             raise _damaged(self.store.uri_of(key), f"it holds a {type(value).__name__}, not a mapping")
         return value
 
+    def evaluation(self, key: str) -> Evaluation | None:
+        """The evaluation under `key`, None where there is none."""
+        text = self.text(key)
+        try:
+            return Evaluation.model_validate_json(text) if text is not None else None
+        except ValidationError as error:
+            raise _damaged(self.store.uri_of(key), str(error.errors()[0]["msg"])) from None
+
 
 def _damaged(where: str, reason: str) -> DataError:
     return DataError(f"This object cannot be read: {reason}", where=where, fix="Delete it and run the step that wrote it again.")
@@ -158,22 +168,19 @@ def _unknown_run(store: Store, name: str) -> DataError:
 
 
 def _with_evaluation(reader: _Reader, run: RunResult, dataset: str, split: str) -> RunResult:
-    evaluation = reader.mapping(layout.evaluation(run.name, dataset, split))
-    return RunResult(run.name, run.config, run.summary, run.metrics, evaluation)
+    return replace(run, evaluation=reader.evaluation(layout.evaluation(run.name, dataset, split)))
 
 
 def _load_reference(reader: _Reader, home: str, name: str, dataset: str, split: str) -> ReferenceResult:
     """`home` is the dataset that the features belong to; a reference is only evaluated there."""
-    manifest = reader.mapping(layout.reference_manifest(home, name))
-    evaluation = reader.mapping(layout.reference_evaluation(home, name, split)) if home == dataset else {}
-    identity = manifest.get("identity")
-    spec = identity.get("spec", "") if isinstance(identity, Mapping) else manifest.get("model", "")
+    identity = reader.mapping(layout.reference_manifest(home, name)).get("identity") or {}
+    evaluation = reader.evaluation(layout.reference_evaluation(home, name, split)) if home == dataset else None
     summary: Mapping[str, Any] = {}
-    if isinstance(spec, str) and spec.startswith("run:"):
+    if (spec := str(identity.get("spec", ""))).startswith("run:"):
         trained = spec.removeprefix("run:")
         summary = reader.mapping(layout.run_summary(trained))
-        evaluation = evaluation or reader.mapping(layout.evaluation(trained, dataset, split))
-    return ReferenceResult(name, manifest, evaluation, summary)
+        evaluation = evaluation or reader.evaluation(layout.evaluation(trained, dataset, split))
+    return ReferenceResult(name, identity, evaluation, summary)
 
 
 def parse_metrics(lines: Iterable[str]) -> Metrics:
@@ -187,12 +194,13 @@ def parse_metrics(lines: Iterable[str]) -> Metrics:
             record = json.loads(line)
         except ValueError:
             record = None
-        if not isinstance(record, dict) or not _is_number(record.get("step")):
+        if not isinstance(record, dict) or not is_number(record.get("step")):
             unreadable += 1
             continue
-        by_step[record["step"]] = {key: value for key, value in record.items() if _is_number(value)}
+        by_step[record["step"]] = {key: value for key, value in record.items() if is_number(value)}
     return Metrics(tuple(by_step[step] for step in sorted(by_step)), unreadable)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether `value` is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,7 +15,7 @@ from drrho_clip.report.facts import dataset_facts, missing
 from drrho_clip.report.gallery import Gallery, load_weights, make_gallery
 from drrho_clip.report.page import Page, render
 from drrho_clip.report.results import Results, load_results
-from drrho_clip.storage import Store
+from drrho_clip.storage import Store, layout
 
 MAX_TILES = 480  # samples in all galleries of a page: at 4 to 10 kB each they keep it within a few megabytes
 
@@ -30,17 +30,23 @@ def write_report(config: ReportConfig, store: Store) -> str:
     notes = list(missing(results))
     manifests = _manifests(store, results, notes)
     galleries = _galleries(config, store, results, manifests, notes)
+    datasets = list({manifest.id: manifest for manifest in manifests.values()}.values())
+    keys = [
+        *results.sources,
+        *(layout.dataset_manifest(manifest.name, manifest.version) for manifest in datasets),
+        *(layout.run_weights(gallery.run) for gallery in galleries),
+    ]
     page = Page(
         title=config.title or _title(config, results),
         results=results,
-        datasets=[dataset_facts(manifest) for manifest in {m.id: m for m in manifests.values()}.values()],
+        datasets=[dataset_facts(manifest) for manifest in datasets],
         galleries=galleries,
         notes=notes,
-        sources=[store.uri_of(key) for key in results.sources],
+        sources=[store.uri_of(key) for key in keys],
         versions={"drrho-clip": version("drrho-clip"), "Python": platform.python_version()},
         written=datetime.now(UTC),
     )
-    html = render(page).encode()
+    html = render(page).encode(errors="backslashreplace")  # a lone surrogate in a name is no reason to fail
     store.write(config.key, html)
     get_logger().info("report_written", uri=store.uri_of(config.key), runs=len(results.runs), bytes=len(html), notes=len(notes))
     return store.uri_of(config.key)
@@ -48,8 +54,8 @@ def write_report(config: ReportConfig, store: Store) -> str:
 
 def _title(config: ReportConfig, results: Results) -> str:
     if config.comparison:
-        return f"Comparison {config.comparison}"
-    return f"{results.runs[0].title}: run {results.runs[0].name}"
+        return f"Comparison: {config.comparison}"
+    return f"{results.runs[0].title}: {results.runs[0].name}"
 
 
 def _manifests(store: Store, results: Results, notes: list[str]) -> dict[str, Manifest]:
@@ -58,9 +64,14 @@ def _manifests(store: Store, results: Results, notes: list[str]) -> dict[str, Ma
     for run in results.runs:
         asked = run.summary.get("dataset_version") or run.config.get("dataset_version") or None
         try:
-            manifests[run.name] = load_manifest(store, run.dataset, asked)
+            manifest = load_manifest(store, run.dataset, asked)
         except DrrhoError as error:
             notes.append(f"The data of run '{run.name}' cannot be shown: {error}")
+            continue
+        if run.summary.get("dataset_id", manifest.id) == manifest.id:
+            manifests[run.name] = manifest
+        else:
+            notes.append(f"The data of run '{run.name}' cannot be shown: '{run.dataset}' was made anew after the run.")
     return manifests
 
 

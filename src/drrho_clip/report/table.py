@@ -7,31 +7,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drrho_clip.report.results import ReferenceResult, Results, RunResult
+from drrho_clip.evaluation.results import Evaluation
+from drrho_clip.report.results import ReferenceResult, Results, RunResult, is_number
 
 
 @dataclass(frozen=True)
 class Column:
-    """One measure: its name in a row, its heading (two short lines), its definition in one sentence, and which end is good."""
+    """One measure: its name in a row, its heading (two short lines), its definition in one sentence."""
 
     key: str
     heading: tuple[str, str]
     definition: str
-    best: str = ""  # "max", or "" where more is neither better nor worse
+    is_score: bool = False  # a fraction, shown in %, of which more is better
 
 
-_RECALL = "Share of the {queries} whose own {target} is among the {k} nearest of the split; equal captions count as one."
+def _recall(key: str, direction: str, k: int, queries: str, target: str) -> Column:
+    definition = f"Share of the {queries} with any {target} of their own among the {k} most similar; equal ones count as one."
+    return Column(f"{key}_recall_at_{k}", (direction, f"R@{k} %"), definition, is_score=True)
+
 
 COLUMNS: tuple[Column, ...] = (
-    Column("image_to_text_recall_1", ("image→text", "R@1 %"), _RECALL.format(queries="images", target="caption", k=1), "max"),
-    Column("image_to_text_recall_5", ("image→text", "R@5 %"), _RECALL.format(queries="images", target="caption", k=5), "max"),
-    Column("text_to_image_recall_1", ("text→image", "R@1 %"), _RECALL.format(queries="captions", target="image", k=1), "max"),
-    Column("text_to_image_recall_5", ("text→image", "R@5 %"), _RECALL.format(queries="captions", target="image", k=5), "max"),
+    _recall("image_to_text", "image→text", 1, "pictures", "caption"),
+    _recall("image_to_text", "image→text", 5, "pictures", "caption"),
+    _recall("text_to_image", "text→image", 1, "captions", "picture"),
+    _recall("text_to_image", "text→image", 5, "captions", "picture"),
     Column(
-        "zero_shot_accuracy",
+        "zero_shot_top_1",
         ("zero-shot", "top-1 %"),
-        "Share of the images whose class name, put into the prompts, is the nearest of all classes.",
-        "max",
+        "Share of the pictures whose own class is the most similar, each class being the mean of its prompts.",
+        is_score=True,
     ),
     Column("samples_seen", ("samples", "seen"), "Image-text pairs that training went through, repeats counted."),
     Column(
@@ -76,7 +80,7 @@ class Row:
             return f"{measured.value:,.0f}"
         if column.key == "samples_per_second":
             return f"{measured.value:,.0f}" if measured.value >= 100 else f"{measured.value:.1f}"
-        if column.best:
+        if column.is_score:
             error = "" if measured.error is None else f" ± {100 * measured.error:.1f}"
             return f"{100 * measured.value:.1f}{error}"
         return f"{measured.value:.3g}"
@@ -88,15 +92,21 @@ def comparison_table(results: Results) -> list[Row]:
     return rows + [_run_row(run) for run in results.runs]
 
 
-def best_rows(rows: Sequence[Row]) -> dict[str, int]:
-    """Position of the best row of each column that has a good end; a reference does not compete, nor does a row alone."""
+def largest_values(rows: Sequence[Row]) -> dict[str, float]:
+    """Largest value of each column that anyone has."""
+    keys = {key for row in rows for key in row.values}
+    return {key: max(row.values[key].value for row in rows if key in row.values) for key in keys}
+
+
+def best_rows(rows: Sequence[Row]) -> dict[str, set[int]]:
+    """Positions of the best rows of each column of scores; a reference does not compete, nor does a row alone."""
     best = {}
     for column in COLUMNS:
-        known = [
-            (row.values[column.key].value, -i) for i, row in enumerate(rows) if column.key in row.values and not row.is_reference
-        ]
-        if column.best and len(known) > 1:
-            best[column.key] = -max(known)[1]
+        known = {
+            i: row.values[column.key].value for i, row in enumerate(rows) if column.key in row.values and not row.is_reference
+        }
+        if column.is_score and len(known) > 1:
+            best[column.key] = {i for i, value in known.items() if value == max(known.values())}
     return best
 
 
@@ -117,7 +127,7 @@ def render_table(rows: Sequence[Row]) -> str:
 
 
 def _run_row(run: RunResult) -> Row:
-    values = scores(run.evaluation) | _training(run.summary)
+    values = _scores(run.evaluation) | _training(run.summary)
     for key, of in (("variance_target", "target"), ("variance_rho", "rho")):
         mean = run.metrics.late_mean(f"pairwise_loss_variance.image.{of}", f"pairwise_loss_variance.text.{of}")
         if mean is not None:
@@ -126,14 +136,16 @@ def _run_row(run: RunResult) -> Row:
 
 
 def _reference_row(reference: ReferenceResult) -> Row:
-    return Row("reference", reference.name, True, scores(reference.evaluation) | _training(reference.summary))
+    return Row("reference", reference.name, True, _scores(reference.evaluation) | _training(reference.summary))
 
 
 def _training(summary: Mapping[str, Any]) -> dict[str, Measured]:
     known = {key: summary.get(key) for key in ("samples_seen", "samples_per_second")}
-    return {key: Measured(float(value)) for key, value in known.items() if isinstance(value, int | float)}
+    return {key: Measured(float(value)) for key, value in known.items() if is_number(value)}
 
 
-def scores(evaluation: Mapping[str, Any]) -> dict[str, Measured]:
-    """The recalls and the accuracy of an evaluation's JSON, those it has."""
-    return {}
+def _scores(evaluation: Evaluation | None) -> dict[str, Measured]:
+    if evaluation is None:
+        return {}
+    errors = evaluation.standard_errors()
+    return {name: Measured(value, errors.get(name)) for name, value in evaluation.scalars().items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 SHOWN = 240  # characters of a caption that are shown
-# Embeddings, overrides and isolates reach beyond their text; the plain marks (LRM, RLM) do not, and right-to-left text needs them.
+# Embeddings, overrides and isolates reach beyond their text; the plain marks (LRM, RLM), which right-to-left text needs, do not.
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -28,9 +28,11 @@ def shorten(text: str, limit: int = SHOWN) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A setting as people write it: numbers short, yes and no, nothing for None."""
+    """A setting as people write it: numbers short and grouped, yes and no, nothing for None."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int) or (isinstance(value, float) and abs(value) >= 1000):
+        return f"{value:,.0f}"
     if isinstance(value, float):
         return f"{value:g}"
     return "" if value is None else readable(str(value))
