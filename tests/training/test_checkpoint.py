@@ -30,7 +30,7 @@ def state_of(parts) -> list[torch.Tensor]:
     return [
         *parts["model"].state_dict().values(),
         *parts["objective"].state_dict().values(),
-        *(torch.as_tensor(value) for values in optimiser.values() for _, value in sorted(values.items())),
+        *(torch.as_tensor(value) for _, values in sorted(optimiser.items()) for _, value in sorted(values.items())),
     ]
 
 

@@ -1,6 +1,13 @@
 """CLIP models, as open_clip builds them: our small architectures, finished models for inference, and exports."""
 
-from drrho_clip.models.architectures import ArchitectureInfo, architecture_info, create_model, known_architectures, tokenizer
+from drrho_clip.models.architectures import (
+    ArchitectureInfo,
+    architecture_info,
+    check_architecture,
+    create_model,
+    known_architectures,
+    tokenizer,
+)
 from drrho_clip.models.batches import encode_pairs
 from drrho_clip.models.encoder import Encoder
 from drrho_clip.models.export import save_export
@@ -13,6 +20,7 @@ __all__ = [
     "ModelIdentity",
     "Preprocessing",
     "architecture_info",
+    "check_architecture",
     "create_model",
     "encode_pairs",
     "known_architectures",

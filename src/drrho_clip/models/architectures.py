@@ -67,6 +67,12 @@ def model_config(architecture: str) -> dict[str, Any]:
     return dict(config)
 
 
+def check_architecture(architecture: str) -> None:
+    """Raise ModelError unless `architecture` can be built; does not import open_clip for our own."""
+    if not (CONFIGS / f"{architecture}.json").is_file():
+        model_config(architecture)
+
+
 def architecture_info(architecture: str) -> ArchitectureInfo:
     """Return sizes and preprocessing of an architecture without building it; the preprocessing is open_clip's default."""
     config = model_config(architecture)

@@ -24,7 +24,7 @@ def run_locally(arguments: list[str], processes: int = 1) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="drrho-") as folder:
         failure = Path(folder) / "failure.json"
-        command = [*_launcher(processes), "-m", MODULE, *arguments, "--failure-file", str(failure)]
+        command = [*_launcher(processes), MODULE, *arguments, "--failure-file", str(failure)]
         if processes > 1:
             # torchrun reports a failed child at length on its own stderr: the children log to stdout, which becomes our stderr
             command.append("--log-to-stdout")
@@ -40,8 +40,9 @@ def run_locally(arguments: list[str], processes: int = 1) -> None:
 
 def _launcher(processes: int) -> list[str]:
     if processes == 1:
-        return [sys.executable]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        return [sys.executable, "-m"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*torchrun, "-m", "--"]  # or it takes our --run for an abbreviation of its --run-path
 
 
 def _environment(processes: int) -> dict[str, str]:

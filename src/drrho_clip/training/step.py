@@ -81,7 +81,9 @@ def _recorded(config: TrainConfig, store: Store) -> dict[str, object] | None:
 def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
     """Everything that can be known to fail before a process is started."""
     from drrho_clip.data.order import SampleOrder
+    from drrho_clip.models import check_architecture
 
+    check_architecture(config.architecture)
     order = SampleOrder(manifest.split(config.split), seed=config.seed, batch_size=config.batch_size, lanes=config.lanes)
     if config.steps < 1:
         raise ConfigError(

@@ -172,6 +172,8 @@ class Trainer:
         finite = math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])
         if distributed.rank() == 0:
             self.history.add(record if finite else {"step": self.step, "nonfinite_steps_total": 1})
+            if not finite:
+                self.history.flush()
         if not finite:
             self._stop_on_nonfinite()
 

@@ -1,0 +1,54 @@
+"""Two processes under torchrun train what one process trains."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+import torch
+
+from drrho_clip.models import load_model
+from drrho_clip.storage import Store, layout
+from drrho_clip.training import TrainConfig, train
+from drrho_clip.training.launch import run_locally
+
+
+def train_with(processes: int, store: Store, **changed: object) -> TrainConfig:
+    config = TrainConfig.parse(
+        {
+            "run": f"w{processes}",
+            "dataset": "scenes",
+            "method": "drrho",
+            "reference": "ref",
+            "architecture": "drrho-nano",
+            "batch_size": 32,
+            "samples": 32 * 12,
+            "learning_rate": 1e-3,
+            "warmup_steps": 2,
+            "temperature": 0.1,
+            "log_steps": 3,
+            **changed,
+        }
+    )
+    train(config, store, launch=partial(run_locally, processes=processes))
+    return config
+
+
+def test_two_processes_train_the_same_model_as_one(scenes_store: Store) -> None:
+    for processes in (1, 2):
+        train_with(processes, scenes_store)
+    one, two = ([json.loads(row) for row in scenes_store.read(layout.run_metrics(run)).splitlines()] for run in ("w1", "w2"))
+    for row_one, row_two in zip(one, two, strict=True):
+        for key in row_one.keys() - {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}:
+            assert row_two[key] == pytest.approx(row_one[key], rel=2e-4, abs=1e-6), key
+    states = [load_model(f"run:{run}", scenes_store).model.state_dict() for run in ("w1", "w2")]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
+    assert scenes_store.read(layout.run_weights("w2"))
+
+
+def test_an_error_in_one_process_ends_all_with_its_own_message(scenes_store: Store) -> None:
+    with pytest.raises(Exception, match="cannot share") as caught:
+        train_with(2, scenes_store, lanes=1)
+    assert "Traceback" not in str(caught.value)

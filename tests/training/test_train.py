@@ -1,0 +1,217 @@
+"""The step `train` on a small generated dataset, with real processes."""
+
+import io
+import json
+import math
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pyarrow.parquet as pq
+import pytest
+
+from drrho_clip.data.images import BadImage, decode_image
+from drrho_clip.data.manifest import load_manifest
+from drrho_clip.data.order import SampleOrder
+from drrho_clip.data.reader import SampleReader
+from drrho_clip.errors import DrrhoError
+from drrho_clip.models import load_model
+from drrho_clip.storage import layout
+from drrho_clip.training import TrainConfig, train
+from drrho_clip.training.__main__ import main
+from drrho_clip.training.checkpoint import Checkpoints
+from drrho_clip.training.step import find_summary
+
+SETTINGS = {
+    "dataset": "scenes",
+    "method": "drrho",
+    "reference": "ref",
+    "architecture": "drrho-nano",
+    "batch_size": 32,
+    "samples": 32 * 12,
+    "learning_rate": 1e-3,
+    "warmup_steps": 2,
+    "temperature": 0.1,
+    "augmentation": "shift",
+    "log_steps": 3,
+    "checkpoint_steps": 5,
+}
+
+
+def settings(run: str = "run", **changed) -> TrainConfig:
+    return TrainConfig.parse({"run": run, **SETTINGS, **changed})
+
+
+def records(store, run: str = "run") -> list[dict[str, float]]:
+    return [json.loads(line) for line in store.read(layout.run_metrics(run)).decode().splitlines()]
+
+
+def in_process(arguments: list[str]) -> None:
+    """Where the process itself is not what is tested: saves the seconds that it takes to start."""
+    assert main(arguments) == 0
+
+
+def never(_arguments: list[str]) -> None:
+    raise AssertionError("nothing should have been started")
+
+
+def test_a_run_leaves_all_that_is_promised(scenes_store):
+    summary = train(settings(), scenes_store)
+    assert (summary.steps, summary.samples_seen, summary.method, summary.dataset_version) == (12, 384, "drrho", 1)
+    rows = records(scenes_store)
+    assert [row["step"] for row in rows] == [3, 5, 6, 9, 10, 12]
+    for key in (
+        "loss",
+        "loss_part.image",
+        "gamma",
+        "temperature",
+        "grad_norm",
+        "data_wait_seconds",
+        "weight_effective_size.text",
+    ):
+        assert all(math.isfinite(row[key]) for row in rows), key
+    for side in ("image", "text"):
+        assert all(row[f"pairwise_loss_variance.{side}.{of}"] > 0 for row in rows for of in ("target", "rho"))
+    weights = pq.read_table(io.BytesIO(scenes_store.read(layout.run_weights("run")))).to_pydict()
+    seen = len(weights["index"])
+    assert seen == len(set(weights["index"])) > 300
+    assert all(0 <= weight <= 1.5 for weight in weights["image_weight"] + weights["text_weight"])
+    encoder = load_model("run:run", scenes_store)
+    assert encoder.model.logit_scale.exp().item() == pytest.approx(10.0)
+    assert Checkpoints(scenes_store, "run", 2).steps() == [12, 10]
+
+
+def test_a_finished_run_is_found_and_not_trained_again(scenes_store):
+    first = train(settings(), scenes_store, launch=in_process)
+    assert train(settings(workers=3, log_steps=50), scenes_store, launch=never) == first
+
+
+def test_a_run_does_not_go_on_with_other_settings(scenes_store):
+    train(settings(), scenes_store, launch=in_process)
+    with pytest.raises(DrrhoError, match=r"temperature: 0\.1 there, 0.2 here") as caught:
+        train(settings(temperature=0.2), scenes_store, launch=never)
+    assert "another run name" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"batch_size": 512, "samples": 5120}, "0 steps an epoch from"),
+        ({"samples": 31}, "less than one batch"),
+        ({"warmup_steps": 12}, "warm-up of 12 steps"),
+        ({"reference": "nobody"}, "No reference 'nobody'"),
+        ({"dataset": "nothing"}, "nothing"),
+        ({"split": "trian"}, "trian"),
+        ({"lanes": 5}, "5 lanes do not divide"),
+        ({"architecture": "drrho-smal"}, "Did you mean drrho-small"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_written(scenes_store, changed, expected):
+    with pytest.raises(DrrhoError, match=expected):
+        train(settings(**changed), scenes_store, launch=never)
+    assert scenes_store.head(layout.run_config("run")) is None
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(scenes_store):
+    with pytest.raises(DrrhoError, match="not finite at step") as caught:
+        train(settings(method="openclip", learning_rate=1e30, log_steps=1, warmup_steps=0, checkpoint_steps=1), scenes_store)
+    assert "step-00000001" in str(caught.value) or "none was written" in str(caught.value)
+    assert find_summary("run", scenes_store) is None
+    assert records(scenes_store)[-1]["nonfinite_steps_total"] == 1
+
+
+@pytest.mark.parametrize("changed", [{"method": "openclip", "reference": ""}, {"method": "fastclip"}])
+def test_the_other_methods_train_too(scenes_store, changed):
+    train(settings(**changed), scenes_store, launch=in_process)
+    row = records(scenes_store)[-1]
+    assert ("pairwise_loss_variance.image.rho" in row) is (changed["method"] == "fastclip")
+    assert ("gamma" in row) is (changed["method"] == "fastclip")
+
+
+@pytest.mark.parametrize("changed", [{"workers": 2}, {"augmentation": "crop"}, {"augmentation": "none"}, {"gradient_clip": 0.01}])
+def test_options_are_used(scenes_store, changed):
+    train(settings("plain", method="openclip"), scenes_store, launch=in_process)
+    train(settings("other", method="openclip", **changed), scenes_store, launch=in_process)
+    plain, other = (records(scenes_store, run)[-1]["loss"] for run in ("plain", "other"))
+    assert (plain == other) is ("workers" in changed)
+
+
+def test_bf16_is_close_to_float32(scenes_store):
+    for precision in ("fp32", "bf16"):
+        train(settings(precision, precision=precision, samples=32 * 4), scenes_store, launch=in_process)
+    full, half = (records(scenes_store, run)[-1]["loss"] for run in ("fp32", "bf16"))
+    assert half != full
+    assert half == pytest.approx(full, abs=0.02)
+
+
+def test_sigterm_saves_a_checkpoint_and_the_run_goes_on_from_it(scenes_store):
+    def stop_early(arguments: list[str]) -> None:
+        process = subprocess.Popen([sys.executable, "-m", "drrho_clip.training", *arguments], stderr=subprocess.PIPE)
+        for line in process.stderr:
+            if b'"event": "step"' in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        process.stderr.read()
+        assert process.wait() == 143
+
+    with pytest.raises(DrrhoError, match="without a summary"):
+        train(settings(samples=32 * 80, checkpoint_steps=1000, log_steps=1), scenes_store, launch=stop_early)
+    saved = Checkpoints(scenes_store, "run", 2).steps()
+    assert len(saved) == 1
+    assert 0 < saved[0] < 80
+    train(settings(samples=32 * 80, checkpoint_steps=1000, log_steps=1), scenes_store, launch=in_process)
+    assert [row["step"] for row in records(scenes_store)] == list(range(1, 81))
+
+
+def test_metrics_are_served_while_training_runs(scenes_store):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pages = []
+
+    def scrape(arguments: list[str]) -> None:
+        process = subprocess.Popen([sys.executable, "-m", "drrho_clip.training", *arguments], stderr=subprocess.PIPE)
+        for line in process.stderr:
+            if b'"event": "step"' in line and not pages:
+                pages.append(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode())
+        assert process.wait() == 0
+
+    train(settings(metrics_port=port), scenes_store, launch=scrape)
+    assert 'drrho_pairwise_loss_variance{of="rho",side="image"}' in pages[0]
+    samples = next(float(line.split()[-1]) for line in pages[0].splitlines() if line.startswith("drrho_samples_total "))
+    assert samples >= 32 * 3
+
+
+def test_a_taken_metrics_port_does_not_stop_training(scenes_store):
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        assert train(settings(metrics_port=taken.getsockname()[1]), scenes_store, launch=in_process).steps == 12
+
+
+def test_a_killed_process_is_reported_by_its_signal(scenes_store, monkeypatch):
+    monkeypatch.setattr("drrho_clip.training.launch._launcher", lambda _processes: [sys.executable, "-c", KILL_ITSELF])
+    with pytest.raises(DrrhoError, match=r"ended by SIGKILL.*memory"):
+        train(settings(), scenes_store)
+
+
+KILL_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+
+def test_a_picture_that_cannot_be_decoded_is_masked_and_counted(scenes_store, monkeypatch):
+    manifest = load_manifest(scenes_store, "scenes")
+    order = SampleOrder(manifest.split("train"), seed=0, batch_size=32)
+    bad = SampleReader(scenes_store, manifest).get(int(order.batch(0)[3])).image
+
+    def decode(data: bytes):
+        if data == bad:
+            raise BadImage("decode", "broken on purpose")
+        return decode_image(data)
+
+    monkeypatch.setattr("drrho_clip.data.loader.decode_image", decode)
+    train(settings(), scenes_store, launch=in_process)
+    rows = records(scenes_store)
+    assert rows[-1]["samples_skipped_total.decode"] >= 1
+    assert all(math.isfinite(row["loss"]) for row in rows)
