@@ -123,6 +123,10 @@ def shift_offsets(lines: list[str]) -> list[str]:
     return [lines[0], *(" ".join(f"{int(x) + 512}" if i % 4 == 1 else x for i, x in enumerate(li.split())) for li in lines[1:])]
 
 
+def smaller_sizes(lines: list[str]) -> list[str]:
+    return [lines[0], *(" ".join(f"{int(x) - 1}" if i % 4 == 2 else x for i, x in enumerate(li.split())) for li in lines[1:])]
+
+
 def swap_lines(lines: list[str]) -> list[str]:
     return [lines[0], lines[2], lines[1], *lines[3:]]
 
@@ -135,7 +139,7 @@ def without_captions(lines: list[str]) -> list[str]:
     return [lines[0], *(" ".join(line.split()[:8]) for line in lines[1:])]
 
 
-@pytest.mark.parametrize("harm", [shift_offsets, swap_lines, drop_a_line, without_captions])
+@pytest.mark.parametrize("harm", [shift_offsets, smaller_sizes, swap_lines, drop_a_line, without_captions])
 def test_a_wrong_index_never_gives_a_wrong_pair(counted: CountingStore, manifest: Manifest, harm: Any) -> None:
     key = layout.shard_index(manifest.shards[0].key)
     lines = counted.read(key).decode().rstrip("\n").split("\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from drrho_clip.data.config import IngestConfig
-from drrho_clip.data.manifest import SPLITS, Manifest, Shard, dataset_id, find_manifest, publish, shard_problem
+from drrho_clip.data.manifest import SPLITS, Manifest, Shard, dataset_id, newest_manifest, publish, shard_problem
 from drrho_clip.data.noise import draw_split, is_exchanged
 from drrho_clip.data.prepare import Prepared, Row, prepare_all
 from drrho_clip.data.sources import RawSample, Rejected, Source, open_source
@@ -36,7 +36,7 @@ def ingest(config: IngestConfig, store: Store) -> Manifest:
     usable and when more rows than `max_bad_fraction` are bad; nothing is published then.
     """
     _check(config)
-    existing = _newest(store, config.dataset)
+    existing = newest_manifest(store, config.dataset)
     if existing is not None:
         _check_same(existing, config, store)
     source = open_source(config, store)
@@ -80,14 +80,6 @@ def _check(config: IngestConfig) -> None:
             "for training",
             fix="Together they must be less than 1.",
         )
-
-
-def _newest(store: Store, dataset: str) -> Manifest | None:
-    """Return the newest manifest; finish what an ingest that died between its two last writes began."""
-    manifest = find_manifest(store, dataset)
-    while found := find_manifest(store, dataset, manifest.version + 1 if manifest else 1):
-        manifest = publish(store, found)
-    return manifest
 
 
 def _settings(config: IngestConfig) -> dict[str, Any]:
@@ -144,13 +136,6 @@ def _rows(source: Source, config: IngestConfig, known: set[str], tally: Tally) -
             tally.left_out += 1
         else:
             yield row, split
-
-
-def _duplicate(key: str, detail: str) -> DataError:
-    return DataError(
-        f"Two samples have the key '{key}'" + (f": {detail}" if detail else ""),
-        fix="Rename or remove one; nothing was published.",
-    )
 
 
 def _write_all(results: Iterable[Prepared | Rejected], writer: ShardWriter, tally: Tally, config: IngestConfig) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from drrho_clip.storage import Store
 
 SPLITS = ("train", "validation", "heldout")
+CHECKED_AT_ONCE = 16
 
 
 class Shard(Config):
@@ -87,7 +90,8 @@ class Manifest(Config):
 
     def check(self, store: Store) -> None:
         """Compare every shard with the store, without reading it; raise DataError that names what is gone or altered."""
-        problems = [problem for shard in self.shards if (problem := shard_problem(store, shard))]
+        with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
+            problems = [found for found in pool.map(partial(shard_problem, store), self.shards) if found]
         if problems:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise DataError(
@@ -169,8 +173,8 @@ def list_datasets(store: Store) -> list[str]:
 def publish(store: Store, manifest: Manifest) -> Manifest:
     """Write the immutable version file, then manifest.json, each conditionally; the first of two writers wins.
 
-    A crash between the two leaves readers on the previous version; the next ingest calls this again and heals it. Raises
-    DataError where another writer has published something else as this version.
+    A crash between the two leaves readers on the previous version until `newest_manifest` is called. Raises DataError where
+    another writer has published something else as this version.
     """
     data = (manifest.model_dump_json(indent=1) + "\n").encode()
     version_key = layout.dataset_manifest(manifest.name, manifest.version)
@@ -184,6 +188,15 @@ def publish(store: Store, manifest: Manifest) -> Manifest:
                 fix="Run this ingest again: it adds to that version what it lacks.",
             ) from None
     _point_to(store, manifest, data)
+    return manifest
+
+
+def newest_manifest(store: Store, dataset: str) -> Manifest | None:
+    """Find the newest manifest; first finish what a writer that died between the two writes of `publish` began."""
+    manifest = find_manifest(store, dataset)
+    while successor := find_manifest(store, dataset, manifest.version + 1 if manifest else 1):
+        manifest = successor
+        _point_to(store, manifest, store.read(layout.dataset_manifest(dataset, manifest.version)))
     return manifest
 
 

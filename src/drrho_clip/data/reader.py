@@ -23,6 +23,7 @@ T = TypeVar("T")
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")
 MAX_UNIT_SAMPLES = 1024
 MAX_UNIT_BYTES = 32 * 2**20
+SIZE_FIELD = slice(124, 135)  # of a tar header (POSIX.1-1988, ustar): eleven octal digits
 INDEX_BYTES = 64 * 2**20  # held of the shards' indexes
 
 
@@ -86,10 +87,11 @@ class SampleReader:
         return Sample(shard.base + position, images[0], parts["txt"].decode(), json.loads(parts["json"]))
 
     def _member(self, shard: Shard, member: Member, unit: bytes, shift: int) -> bytes:
-        """Cut a member out of a unit, after a look at its header: a wrong index never gives a wrong pair."""
+        """Cut a member out of a unit if name and size are those of its header: a wrong index never gives a wrong pair."""
         start = member.offset - shift
-        name = member.name.encode()
-        if start < BLOCK or unit[start - BLOCK : start - BLOCK + len(name) + 1] != name + b"\0":
+        header = unit[max(0, start - BLOCK) : max(0, start)]
+        name = member.name.encode() + b"\0"
+        if header[: len(name)] != name or header[SIZE_FIELD] != b"%011o" % member.size:
             raise self._unusable(shard, f"its index and its bytes disagree at {member.name}")
         return unit[start : start + member.size]
 
@@ -101,10 +103,14 @@ class SampleReader:
         try:
             index = TarIndex(self.store.read(key), where=self.store.uri_of(key))
         except ObjectMissing:
-            index = self._pinned(shard, lambda: index_tar(self.store.open(shard.key, etag=shard.etag)))
+            index = self._pinned(shard, lambda: self._index_tar(shard))
         if len(index) != shard.count:
             raise self._unusable(shard, f"its index has {len(index)} samples, the manifest {shard.count}")
         return index
+
+    def _index_tar(self, shard: Shard) -> TarIndex:
+        with self.store.open(shard.key, etag=shard.etag) as stream:
+            return index_tar(stream)
 
     def _pinned(self, shard: Shard, read: Callable[[], T]) -> T:
         try:

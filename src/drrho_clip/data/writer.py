@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ class ShardWriter:
         key = layout.shard(self.dataset, len(self.shards))
         base = self.shards[-1].base + self.shards[-1].count if self.shards else 0
         captions = self._captions(samples)
-        with tempfile.TemporaryDirectory(prefix="drrho-") as folder, disk_errors(Path(folder)):
+        with disk_errors(Path(os.environ.get("TMPDIR", "/tmp"))), tempfile.TemporaryDirectory(prefix="drrho-") as folder:
             tar, index, keys = (Path(folder, name) for name in ("tar", "idx", "keys"))
             _write_tar(tar, samples, captions, base)
             with tar.open("rb") as stream:
