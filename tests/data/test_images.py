@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from drrho_clip.data.images import BadImage, PreparedImage, decode_image, looks_like_image, prepare_image
 
@@ -65,8 +65,17 @@ SEEN: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+
+
 @pytest.mark.parametrize("orientation", SEEN)
-@pytest.mark.parametrize(("image_format", "options"), [("JPEG", {"quality": 95, "subsampling": 0}), ("PNG", {}), ("TIFF", {})])
+@pytest.mark.parametrize(
+    ("image_format", "options"),
+    [
+        *(("JPEG", {"quality": 95, "subsampling": 0}), ("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})),
+        pytest.param("AVIF", {"quality": 100, "subsampling": "4:4:4"}, marks=needs_avif),
+    ],
+)
 def test_orientation_is_applied_and_the_tag_removed(orientation: int, image_format: str, options: dict[str, Any]) -> None:
     data = with_orientation(orientation, image_format, **options)
     expected = SEEN[orientation](pixels(photo_40x20()))
@@ -76,7 +85,7 @@ def test_orientation_is_applied_and_the_tag_removed(orientation: int, image_form
     stored = Image.open(io.BytesIO(prepared.data))
     assert stored.getexif().get(0x0112, 1) == 1
     assert np.abs(pixels(stored.convert("RGB")) - expected).max() < 60
-    assert (prepared.data == data) == (orientation == 1 and image_format != "TIFF")
+    assert (prepared.data == data) == (orientation == 1 and image_format not in ("TIFF", "AVIF"))
 
 
 def test_orientation_is_applied_before_resizing() -> None:

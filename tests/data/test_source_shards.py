@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from source_helpers import Members, captions, check_pairs, collect, open_kind, pair, picture, reasons, shard, write_tar
 
+from drrho_clip.data.sources.pairing import pair_members
+from drrho_clip.data.sources.tars import Member
 from drrho_clip.errors import DataError
 
 KEYS = ("cat v2.0", "cat v2.1", "22.05", "d.v1/1", "e.v1/1", "train/a.b/0001")
@@ -31,6 +35,21 @@ def test_names_with_dots_and_folders_are_paired_rightly(tmp_path: Path, layout: 
     }
     path = write_tar(tmp_path / "x.tar", arranged[layout])
     check_pairs(open_kind("shards", path), levels)
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_whatever_the_names_and_their_order_each_image_gets_its_own_text(data: st.DataObject) -> None:
+    name = st.text("ab1. -_", min_size=1, max_size=6).filter(lambda text: not text.startswith("."))
+    keys = data.draw(st.lists(st.lists(name, min_size=1, max_size=3).map("/".join), min_size=1, max_size=12, unique=True))
+    names = data.draw(st.permutations([key + ending for key in keys for ending in (".png", ".txt")]))
+    members = [Member(name, 512 * number, 1) for number, name in enumerate(names)]
+    pairing = pair_members(members, "x.tar", lambda member: False)
+    assert pairing.rejected == []
+    assert {pair.key for pair in pairing.pairs} == set(keys)
+    for found in pairing.pairs:
+        assert found.text is not None
+        assert (found.image.name, found.text.name) == (f"{found.key}.png", f"{found.key}.txt")
 
 
 def test_samples_come_in_the_order_of_the_tars(tmp_path: Path) -> None:
@@ -64,7 +83,7 @@ def test_text_endings(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "settings", "expected"),
+    ("members", "options", "expected"),
     [
         pytest.param([("a.json", {"caption": "a cat"})], {}, ("a cat", None, None), id="json"),
         pytest.param([("a.json", {"title": "x", "alt": "a cat"})], {"caption_field": "alt"}, ("a cat", None, None), id="field"),
@@ -86,10 +105,10 @@ def test_text_endings(tmp_path: Path, ending: str) -> None:
     ],
 )
 def test_captions_classes_and_splits(
-    tmp_path: Path, members: Members, settings: dict[str, Any], expected: tuple[Any, ...]
+    tmp_path: Path, members: Members, options: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
     path = write_tar(tmp_path / "x.tar", [("a.png", picture()), *members])
-    samples, rejected = collect(open_kind("shards", path, **settings))
+    samples, rejected = collect(open_kind("shards", path, **options))
     assert rejected == {}
     assert (samples["a"].caption, samples["a"].class_name, samples["a"].split) == expected
 

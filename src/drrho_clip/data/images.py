@@ -71,10 +71,10 @@ def decode_image(data: bytes) -> Image.Image:
 def prepare_image(data: bytes, *, image_size: int, min_side: int, max_pixels: int, max_aspect: float) -> PreparedImage:
     """Verify a picture by decoding it whole; keep its bytes where nothing has to change, else encode it anew.
 
-    The size is checked in the header, before any pixel is decoded. `image_size` > 0 shrinks the shorter side to that many pixels
-    (bicubic, antialiased, aspect kept); pictures are never enlarged. JPEG, PNG and WebP stay as they are if they hold one upright
-    8-bit RGB or grey frame of the wanted size. Else photos (JPEG, AVIF, lossy WebP) become JPEG of quality 95 without chroma
-    subsampling, all others PNG. Raises BadImage.
+    The size is checked in the header, before any pixel is decoded (Pillow's own limit of 179 million pixels holds besides
+    `max_pixels`). `image_size` > 0 shrinks the shorter side to that many pixels (bicubic, antialiased, aspect kept); pictures are
+    never enlarged. JPEG, PNG and WebP stay as they are if they hold one upright 8-bit RGB or grey frame of the wanted size. Else
+    photos (JPEG, AVIF, lossy WebP) become JPEG of quality 95 without chroma subsampling, all others PNG. Raises BadImage.
     """
     image = _open(data)
     source_format, mode = image.format or "", image.mode
@@ -172,8 +172,8 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _scale_grey(image: Image.Image) -> Image.Image:
-    """Scale grey of 16 or 32 bits to L: float64 arithmetic over [height, width]."""
-    values: NDArray[np.float64] = np.nan_to_num(np.asarray(image).astype(np.float64))
+    """Scale grey of 16 or 32 bits to L, by arithmetic in float32 over [height, width]."""
+    values: NDArray[np.float32] = np.nan_to_num(np.asarray(image).astype(np.float32))
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and high <= 65535):
         low, high = 0.0, 65535.0

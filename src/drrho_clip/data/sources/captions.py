@@ -22,7 +22,7 @@ PATH_PLACEHOLDERS = ("stem", "parent", "path", "words")
 MISSING = frozenset(("", "nan", "NaN", "None", "none", "null", "NULL", "<NA>", "N/A"))  # what programs write for a missing value
 REPAIRED = {"caption_repaired": "windows-1252"}  # what the .json of a repaired sample says
 
-_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\ufeff]+")
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 _SEPARATORS = re.compile(r"[\s_\-+.,;()\[\]{}]+")
 
 
