@@ -127,3 +127,7 @@ def demo(
     from drrho_pipelines.settings import load_demo
 
     run_demo(load_demo(config, data=data, seed=seed), store, folder)
+
+
+if __name__ == "__main__":
+    main()

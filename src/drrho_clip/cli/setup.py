@@ -66,6 +66,8 @@ def doctor(config: ConfigOption = None, store: StoreOption = None) -> None:
     uri = store or (load_config(config).store if config else None)
     findings = examine(uri)
     typer.echo(render(findings))
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(2)
 
 
 def version() -> None:
