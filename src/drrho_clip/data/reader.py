@@ -38,12 +38,17 @@ class Sample:
 
 
 class SampleReader:
-    """Reads any sample of a dataset version and holds `cache_bytes` of runs at most; a pickled copy starts empty."""
+    """Reads any sample of a dataset version and holds `cache_bytes` at most; a pickled copy starts empty.
+
+    Where the whole dataset fits, `get` fetches runs of samples, each once. Where it does not, a run would often be gone before its
+    second sample is asked for (training mixes thousands of runs), so that `get` fetches the sample alone.
+    """
 
     def __init__(self, store: Store, manifest: Manifest, cache_bytes: int = 256 * 2**20) -> None:
         self.store, self.manifest = store, manifest
         self._bases = [shard.base for shard in manifest.shards]
         self._total = manifest.total
+        self._in_runs = sum(shard.bytes for shard in manifest.shards) <= cache_bytes
         self._units: SizedCache[bytes] = SizedCache(cache_bytes, len)
         self._indexes: SizedCache[TarIndex] = SizedCache(INDEX_BYTES, attrgetter("nbytes"))
 
@@ -57,7 +62,7 @@ class SampleReader:
             raise IndexError(f"sample {index} of {self._total}")
         shard = self.manifest.shards[bisect.bisect_right(self._bases, index) - 1]
         position = index - shard.base
-        size = _unit_samples(shard)
+        size = _unit_samples(shard) if self._in_runs else 1
         first = position - position % size
         unit = self._units.get((shard.key, first), lambda: self._read(shard, first, size))
         return self._sample(shard, position, unit, first)
