@@ -171,7 +171,8 @@ def write_comparison(store: Store, pictures: Path, *, steps: int = 250, every: i
     """Three runs on a folder of pictures, all with a reference that an earlier run trained, and all evaluated."""
     manifest = make_dataset(store, pictures)
     identity = ReferenceIdentity(
-        spec="run:teacher", architecture="drrho-tiny", weights_sha256="e" * 64, activation="gelu", preprocessing="shortest 32, bicubic",
+        spec="run:teacher", architecture="drrho-tiny", weights_sha256="e" * 64, activation="gelu",
+        preprocessing="shortest 32, bicubic",
         precision="fp32", dim=96, logit_scale=14.3,
     )  # fmt: skip
     reference = ReferenceManifest(

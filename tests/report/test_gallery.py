@@ -40,9 +40,14 @@ def test_ends_are_ordered_and_share_no_sample(values: tuple[float, ...], count: 
     assert [end.tolist() for end in ends] == [largest, smallest]
 
 
-def test_histogram_counts_every_sample():
-    counts = weights_of(-0.1, 0.0, 0.01, 0.5, 1.0, 1.2).histogram()
-    assert (len(counts), sum(counts), counts[0], counts[-1]) == (BINS, 6, 3, 2)
+@pytest.mark.parametrize(
+    ("values", "top", "lowest", "highest"), [((0.0, 0.01, 0.5, 0.97), 1.0, 2, 1), ((-0.1, 0.05, 2.0), 2.0, 2, 1), ((), 1.0, 0, 0)]
+)
+def test_histogram_counts_every_sample(values: tuple[float, ...], top: float, lowest: int, highest: int):
+    weights = weights_of(*values)
+    counts = weights.histogram()
+    assert weights.top == top
+    assert (len(counts), sum(counts), counts[0], counts[-1]) == (BINS, len(values), lowest, highest)
 
 
 def write_table(store: Store, table: pa.Table) -> None:

@@ -52,7 +52,7 @@ def test_page_holds_everything_it_should(compared: Store):
     for words in (
         "Steering on shapes",
         "OpenCLIP", "FastCLIP", "DRRho-CLIP", "reference", "image→text", "zero-shot", "Var(l−l_ref)", "23.0",
-        "Temperature", "Throughput", "Largest weights", "Smallest weights", "exchanged", "Settings that differ", "caption_noise",
+        "Temperature", "Throughput", "Largest weights", "Smallest weights: 12 of 12 with an exchanged caption", "Settings that differ", "caption_noise",
         "heldout", "torch 2.6.0", "runs/drrho-small/metrics.jsonl", "runs/drrho-small/weights.parquet", "datasets/shapes",
         "Reference clean", "run:teacher",
         "Written 20",
@@ -155,17 +155,17 @@ def test_size_is_bounded_with_many_records_and_samples(folder_store: Store, tmp_
 @pytest.mark.parametrize(
     ("gone", "sentence"),
     [
-        (layout.run_summary("drrho-small"), "Run 'drrho-small' has not finished training"),
+        (layout.run_summary("drrho-small"), "Not finished, shown as far as it has come: drrho-small."),
         (
             layout.evaluation("drrho-small", "shapes", "heldout"),
-            "Run 'drrho-small' has no evaluation on split 'heldout' of 'shapes'",
+            "Not evaluated on split 'heldout' of 'shapes' (`drrho evaluate` does it): drrho-small.",
         ),
-        (layout.reference_evaluation("shapes", "clean", "heldout"), "Reference 'clean' has no evaluation"),
+        (layout.reference_evaluation("shapes", "clean", "heldout"), "does it): clean."),
         (layout.run_weights("drrho-small"), "Run 'drrho-small' has left no weights"),
-        (layout.run_metrics("drrho-small"), "Run 'drrho-small' has no records"),
+        (layout.run_metrics("drrho-small"), "No records of training (metrics.jsonl): drrho-small."),
         (layout.dataset_manifest("shapes", 1), "data of run 'drrho-small' cannot be shown"),
         (layout.shard("shapes", 0), "is gone"),
-        (layout.run_config("drrho-small"), "Settings of run 'drrho-small' are not known"),
+        (layout.run_config("drrho-small"), "No settings (config.yaml): drrho-small."),
     ],
 )
 def test_what_is_missing_is_said(compared: Store, gone: str, sentence: str):
@@ -201,7 +201,7 @@ def test_why_there_is_no_accuracy_is_said(compared: Store):
     key = layout.evaluation("drrho-small", "shapes", "heldout")
     absent = evaluation("drrho-small", (0.1, 0.2, 0.3, 0.4, 0.5), zero_shot=None, zero_shot_absent="the dataset has no classes")
     write_evaluation(compared, key, absent)
-    assert "no zero-shot accuracy: the dataset has no classes" in report(compared).text
+    assert "No zero-shot accuracy: the dataset has no classes" in report(compared).text
 
 
 def test_a_run_without_reference(compared: Store):
@@ -211,13 +211,13 @@ def test_a_run_without_reference(compared: Store):
             key, text.replace("reference: clean", "reference: ''").replace('"reference": "clean"', '"reference": ""').encode()
         )
     page = report(compared, runs="openclip-small", comparison="")
-    assert "has no reference, so that its Var(l − l_ref) is not known" in page.text
+    assert "Var(l − l_ref) is not known: openclip-small." in page.text
     assert "Largest weights" not in page.text
 
 
 def test_records_cut_short_are_counted(compared: Store):
     write_records(compared, "drrho-small", [{"step": 1, "loss": 2.0}], tail='{"step": 2, "lo')
-    assert "1 unreadable lines in the records of run 'drrho-small'" in report(compared).text
+    assert "1 lines in the records of run 'drrho-small' cannot be read" in report(compared).text
 
 
 def test_report_is_written_again_and_shows_the_new_state(compared: Store):

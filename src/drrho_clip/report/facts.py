@@ -50,28 +50,25 @@ def dataset_facts(manifest: Manifest) -> DatasetFacts:
 def missing(results: Results) -> Iterator[str]:
     """Yield a sentence for everything that the runs and their references do not have (yet)."""
     where = f"split '{results.split}' of '{results.dataset}'"
-    for run in results.runs:
-        if not run.config:
-            yield f"Settings of run '{run.name}' are not known: it has no config.yaml."
-        if not run.metrics.records:
-            yield f"Run '{run.name}' has no records of its training."
-        if not run.finished:
-            yield f"Run '{run.name}' has not finished training: this page shows it as far as it has come."
-        if not run.evaluation:
-            yield f"Run '{run.name}' has no evaluation on {where}: `drrho evaluate` makes one."
-        if not run.reference:
-            yield f"Run '{run.name}' has no reference, so that its Var(l − l_ref) is not known."
-        if run.metrics.unreadable:
-            yield f"{run.metrics.unreadable} unreadable lines in the records of run '{run.name}' were left out."
-    for reference in results.references:
-        if not reference.evaluation:
-            yield f"Reference '{reference.name}' has no evaluation on {where}."
     models: list[RunResult | ReferenceResult] = [*results.runs, *results.references]
+    lacking: dict[str, Sequence[RunResult | ReferenceResult]] = {
+        "No settings (config.yaml)": [run for run in results.runs if not run.config],
+        "No records of training (metrics.jsonl)": [run for run in results.runs if not run.metrics.records],
+        "Not finished, shown as far as it has come": [run for run in results.runs if not run.finished],
+        f"Not evaluated on {where} (`drrho evaluate` does it)": [model for model in models if not model.evaluation],
+        "Trained without reference features, so that Var(l − l_ref) is not known": [
+            run for run in results.runs if not run.reference
+        ],
+    }
+    yield from (f"{what}: {', '.join(model.name for model in names)}." for what, names in lacking.items() if names)
+    for run in results.runs:
+        if run.metrics.unreadable:
+            yield f"{run.metrics.unreadable} lines in the records of run '{run.name}' cannot be read and were left out."
     evaluations = [model.evaluation for model in models if model.evaluation]
     if len({evaluation.shards_id for evaluation in evaluations}) > 1:
         yield f"The models were evaluated on different versions of {where}: their scores cannot be compared."
     for reason in dict.fromkeys(evaluation.zero_shot_absent for evaluation in evaluations if evaluation.zero_shot is None):
-        yield f"There is no zero-shot accuracy: {reason or 'it was not measured'}."
+        yield f"No zero-shot accuracy: {reason or 'it was not measured'}."
 
 
 def run_labels(runs: Sequence[RunResult]) -> dict[str, str]:
@@ -126,7 +123,7 @@ def run_facts(runs: Sequence[RunResult]) -> list[tuple[str, list[str]]]:
 def reference_facts(reference: ReferenceResult) -> list[tuple[str, str]]:
     """The model behind a reference."""
     known = {key.replace("_", " "): value for key, value in reference.identity.items()}
-    return [(readable(key), shorten(as_text(_rounded(value)), 40)) for key, value in known.items()]
+    return [(readable(key), shorten(as_text(_rounded(value)), 32)) for key, value in known.items()]
 
 
 def _rounded(value: Any) -> Any:

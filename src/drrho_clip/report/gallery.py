@@ -27,7 +27,10 @@ BINS = 20  # of the histogram of the weights
 
 @dataclass(frozen=True)
 class Weights:
-    """Per-sample weights of a run: the share of its gradient that a sample keeps, mean of its image and text side, [n]."""
+    """Per-sample weights of a run, [n]: the share of its gradient that a sample keeps, mean of its image and text side.
+
+    0 is nothing and about 1 all of it; more where the moving average u lags behind a pair whose loss has grown.
+    """
 
     index: np.ndarray
     weight: np.ndarray
@@ -37,11 +40,16 @@ class Weights:
         order = self.weight.argsort(kind="stable")
         return order[::-1][: min(count, (len(order) + 1) // 2)], order[: min(count, len(order) // 2)]
 
+    @property
+    def top(self) -> float:
+        """Upper end of the histogram: the largest weight, at least 1."""
+        return max(1.0, float(self.weight.max(initial=0.0)))
+
     def histogram(self) -> list[int]:
-        """Samples per bin, BINS equal bins over 0..1; weights outside count to the nearest bin."""
+        """Samples per bin, BINS equal bins from 0 to `top`."""
         import numpy as np
 
-        counts, _ = np.histogram(self.weight.clip(0, 1), bins=BINS, range=(0, 1))
+        counts, _ = np.histogram(self.weight.clip(0, None), bins=BINS, range=(0, self.top))
         return [int(count) for count in counts]
 
 
@@ -67,6 +75,7 @@ class Gallery:
     run: str
     samples: int
     histogram: Sequence[int]
+    top: float  # where the histogram ends
     largest: Sequence[Tile]
     smallest: Sequence[Tile]
     notice: str
@@ -101,7 +110,7 @@ def make_gallery(reader: SampleReader, manifest: Manifest, run: str, weights: We
     """Read the `count` samples of either end through `reader`; one that cannot be read keeps its place and says why."""
     largest, smallest = weights.ends(count)
     tiles = [[_tile(reader, int(weights.index[i]), float(weights.weight[i])) for i in end] for end in (largest, smallest)]
-    return Gallery(run, len(weights.weight), weights.histogram(), tiles[0], tiles[1], manifest.notice)
+    return Gallery(run, len(weights.weight), weights.histogram(), weights.top, tiles[0], tiles[1], manifest.notice)
 
 
 def _tile(reader: SampleReader, index: int, weight: float) -> Tile:
