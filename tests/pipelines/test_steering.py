@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+
+from drrho_clip.data.manifest import load_manifest
+from drrho_clip.models import create_model, save_export
+from drrho_clip.storage import layout, open_store
+from drrho_clip.training import find_summary
+from drrho_pipelines.compile import compile_pipelines
+from drrho_pipelines.local import run_local
+from drrho_pipelines.output import Output
+from drrho_pipelines.seaweed import SeaweedServer
+
+PARAMETERS = {
+    "dataset": "scenes",
+    "run": "steered",
+    "data_source": "scenes",
+    "data_samples": 96,
+    "data_workers": 1,
+    "data_heldout_fraction": 0.25,
+    "reference_model": "run:public",
+    "train_method": "drrho",
+    "train_architecture": "drrho-nano",
+    "train_batch_size": 16,
+    "train_samples": 96,
+    "train_warmup_steps": 1,
+    "report_gallery": 2,
+}
+
+
+def events(shown: io.StringIO) -> list[str]:
+    return [json.loads(line)["event"] for line in shown.getvalue().splitlines()]
+
+
+def test_the_compiled_pipeline_runs_whole_and_finds_what_is_done(
+    s3_environment: SeaweedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Through a real S3 server, with the endpoint as a parameter, as a cluster would give it."""
+    store = open_store(f"{s3_environment.store_uri}/{uuid.uuid4().hex}")
+    save_export(create_model("drrho-nano"), "drrho-nano", store, layout.export("public"))
+    (compiled,) = compile_pipelines(tmp_path / "dist", names=("steering",))
+    parameters = {**PARAMETERS, "store": store.uri, "store_endpoint": s3_environment.endpoint}
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    root, first, second = tmp_path / "root", io.StringIO(), io.StringIO()
+    run_local(compiled, parameters, root, Output(first))
+    written = {info.key: info.etag for info in store.list()}
+    run_local(compiled, parameters, root, Output(second))
+
+    manifest = load_manifest(store, "scenes")
+    summary = find_summary("steered", store)
+    assert summary is not None
+    assert (summary.method, summary.samples_seen, summary.dataset_id) == ("drrho", 96, manifest.id)
+    assert layout.reference_manifest("scenes", "run-public") in written
+    for key in (
+        layout.evaluation("steered", "scenes", "heldout"),
+        layout.reference_evaluation("scenes", "run-public", "heldout"),
+        layout.report("steered"),
+    ):
+        assert key in written
+    assert {"ingest_done", "reference_published", "train_starts"} <= set(events(first))
+    assert {"ingest_found", "reference_found", "train_found"} <= set(events(second))
+    after = {info.key: info.etag for info in store.list()}
+    assert {key for key in after if after[key] != written.get(key)} <= {layout.report("steered")}
+
+    (metrics, *_) = sorted(root.rglob("evaluate/executor_output.json"))
+    scores = json.loads(metrics.read_text())["artifacts"]["metrics"]["artifacts"][0]["metadata"]
+    assert {"image_to_text_recall_at_1", "zero_shot_top_1", "reference_image_to_text_recall_at_1"} <= set(scores)
+    assert all(0 <= score <= 1 for score in scores.values())
+    for page in root.rglob("report/page"):
+        assert page.read_text().lstrip().lower().startswith("<!doctype html")
