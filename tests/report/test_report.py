@@ -52,7 +52,8 @@ def test_page_holds_everything_it_should(compared: Store):
     for words in (
         "Steering on shapes",
         "OpenCLIP", "FastCLIP", "DRRho-CLIP", "reference", "image→text", "zero-shot", "Var(l−l_ref)", "23.0",
-        "Temperature", "Throughput", "Largest weights", "Smallest weights: 12 of 12 with an exchanged caption", "Settings that differ", "caption_noise",
+        "Temperature", "Throughput", "Largest weights",
+        "Smallest weights: 12 of 12 with an exchanged caption", "Settings that differ", "caption_noise",
         "heldout", "torch 2.6.0", "runs/drrho-small/metrics.jsonl", "runs/drrho-small/weights.parquet", "datasets/shapes",
         "Reference clean", "run:teacher",
         "Written 20",
