@@ -1,22 +1,25 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import resource
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ingest_helpers import contents, folder_config, numbered, write_pairs
+from ingest_helpers import contents, folder_config, kill_this_process, numbered, write_pairs
 from PIL import Image
 
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.manifest import load_manifest
+from drrho_clip.data.prepare import BATCH, LOOK_AHEAD, prepare_all
 from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.sources.base import Held, RawSample
 from drrho_clip.data.sources.order import seeded_order
 from drrho_clip.errors import ConfigError, DataError, DrrhoError, StorageError
 from drrho_clip.storage import Store, layout
@@ -234,6 +237,38 @@ def test_classes_are_listed_and_kept_with_the_pictures(tmp_path: Path, folder_st
     assert manifest.classnames == ("cat", "owl")
     reader = SampleReader(folder_store, manifest)
     assert all(s.meta["class"] == s.meta["key"].split("/")[0] for s in map(reader.get, range(12)))
+
+
+def test_half_characters_do_no_harm(tmp_path: Path, folder_store: Store) -> None:
+    source = write_pairs(tmp_path / "pets", numbered(3))
+    for name in numbered(3):
+        (source / f"{name}.txt").unlink()
+        (source / f"{name}.json").write_text('{"caption": "a cat", "kind": "\\ud800x", "part": "train"}')
+    (source / "cat_a-0.json").write_text('{"caption": "a cat", "part": "\\ud800"}')
+    config = folder_config(source, class_field="kind", split_field="part", max_bad_fraction=0.5)
+    assert ingest(config, folder_store).classnames == ("\\ud800x",)
+    assert ingest(config, folder_store).failed["split"].count == 1
+
+
+def test_no_more_rows_are_taken_than_the_workers_can_hold(tmp_path: Path) -> None:
+    data = (write_pairs(tmp_path, ["cat"]) / "cat.png").read_bytes()
+    taken: list[str] = []
+
+    def rows() -> Iterator[tuple[RawSample, str]]:
+        for number in itertools.count():
+            taken.append(f"{number}")
+            yield RawSample(f"{number}", Held(data), "a cat"), "train"
+
+    with closing(prepare_all(rows(), folder_config(tmp_path, workers=2))) as results:
+        first = [next(results) for _ in range(20)]
+    assert [sample.key for sample in first] == taken[:20]
+    assert len(taken) <= 2 * LOOK_AHEAD * BATCH + BATCH
+
+
+def test_a_worker_that_dies_is_one_clear_error(tmp_path: Path) -> None:
+    rows = [(RawSample("k", kill_this_process, "a cat"), "train")]  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"One of 2 workers.*want of memory.*Set workers to a smaller number"):
+        list(prepare_all(rows, folder_config(tmp_path, workers=2)))
 
 
 def test_an_address_is_kept_without_its_secrets() -> None:

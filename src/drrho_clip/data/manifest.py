@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "heldout")
 CHECKED_AT_ONCE = 16
+REPAIR = "Restore the object from a backup, or ingest the data again under a new dataset name."
 
 
 class Shard(Config):
@@ -51,7 +52,9 @@ class Manifest(Config):
     templates: tuple[str, ...] = ()
     source: dict[str, Any] = Field(default_factory=dict, description="The settings that made it")
     failed: dict[str, Failure] = Field(default_factory=dict, description="Rows without a sample, by reason")
-    converted: dict[str, int] = Field(default_factory=dict, description="Images that were not 8-bit RGB, by original mode")
+    converted: dict[str, int] = Field(
+        default_factory=dict, description="Images that were neither RGB nor 8-bit grey, by original mode"
+    )
     exchanged: int = Field(0, ge=0, description="Samples whose caption is another sample's (caption noise)")
     notice: str = Field("", description="Credit and licence of the pictures; shown wherever they are shown")
 
@@ -113,9 +116,6 @@ def shard_problem(store: Store, shard: Shard) -> str | None:
     if found.etag != shard.etag:
         return f"{shard.key} was altered (etag {found.etag} instead of {shard.etag})"
     return None
-
-
-REPAIR = "Restore the object from a backup, or ingest the data again under a new dataset name."
 
 
 def dataset_id(shards: Iterable[Shard]) -> str:

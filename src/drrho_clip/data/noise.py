@@ -1,7 +1,7 @@
 """Caption noise: a seeded share of the training samples exchange their captions, so that the effect of dirty data can be seen.
 
-The share is selected by key, so that the clean part of a dataset can be made from the same source; captions are exchanged among the
-selected samples of one shard.
+The share is selected by key, so that the clean part of a dataset can be made from the same source; captions are exchanged among
+the selected samples of one shard.
 """
 
 from __future__ import annotations

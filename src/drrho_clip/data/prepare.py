@@ -100,7 +100,13 @@ def _prepare(row: Row, limits: ImageLimits) -> Prepared | Rejected:
         return Rejected(raw.key, error.reason, error.detail)
     except OSError as error:
         return Rejected(raw.key, "unreadable", error.strerror or str(error))
-    return Prepared(raw.key, image, raw.caption, raw.class_name, split, raw.extra)
+    class_name = None if raw.class_name is None else printable(raw.class_name)
+    return Prepared(raw.key, image, raw.caption, class_name, split, raw.extra)
+
+
+def printable(text: str) -> str:
+    """Return text that can be written as UTF-8: half characters (lone surrogates, which JSON can hold) become \\udXXX."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _cores() -> int:

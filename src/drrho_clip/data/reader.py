@@ -40,8 +40,8 @@ class Sample:
 class SampleReader:
     """Reads any sample of a dataset version and holds `cache_bytes` at most; a pickled copy starts empty.
 
-    Where the whole dataset fits, `get` fetches runs of samples, each once. Where it does not, a run would often be gone before its
-    second sample is asked for (training mixes thousands of runs), so that `get` fetches the sample alone.
+    Where the whole dataset fits, `get` fetches runs of samples, each once. Where it does not, a run would often be gone before
+    its second sample is asked for (training mixes thousands of runs), so that `get` fetches the sample alone.
     """
 
     def __init__(self, store: Store, manifest: Manifest, cache_bytes: int = 256 * 2**20) -> None:

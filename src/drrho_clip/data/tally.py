@@ -7,7 +7,7 @@ import re
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.manifest import Failure
-from drrho_clip.data.prepare import Prepared
+from drrho_clip.data.prepare import Prepared, printable
 from drrho_clip.data.sources.base import Rejected
 from drrho_clip.errors import DataError
 
@@ -47,7 +47,8 @@ class Tally:
         examples = self._examples.setdefault(result.reason, [])
         if len(examples) < EXAMPLES:
             # an object's address would make two manifests of the same data differ
-            examples.append(re.sub(r"0x[0-9a-f]{6,}", "0x...", f"{result.key}: {result.detail}")[:300])
+            example = re.sub(r"0x[0-9a-f]{6,}", "0x...", f"{result.key}: {result.detail}")
+            examples.append(printable(example)[:300])
         if self._rows() >= EARLY:
             self._check_share(margin=CERTAINTY)
 

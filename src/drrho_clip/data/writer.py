@@ -117,7 +117,7 @@ def _meta(sample: Prepared, *, exchanged: bool) -> bytes:
     }
     if sample.class_name is not None:
         own["class"] = sample.class_name
-    return json.dumps(sample.extra | own, sort_keys=True, ensure_ascii=False, default=str).encode()
+    return json.dumps(sample.extra | own, sort_keys=True, default=str).encode()
 
 
 def _sha256(stream: BinaryIO) -> str:
