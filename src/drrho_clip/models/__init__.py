@@ -10,7 +10,7 @@ from drrho_clip.models.architectures import (
 )
 from drrho_clip.models.batches import encode_pairs
 from drrho_clip.models.encoder import Encoder
-from drrho_clip.models.export import save_export
+from drrho_clip.models.export import exported_sha256, save_export
 from drrho_clip.models.identity import ModelIdentity, Preprocessing, refuse_mix
 from drrho_clip.models.load import load_model
 
@@ -23,6 +23,7 @@ __all__ = [
     "check_architecture",
     "create_model",
     "encode_pairs",
+    "exported_sha256",
     "known_architectures",
     "load_model",
     "refuse_mix",

@@ -50,11 +50,12 @@ class Encoder:
     def _encode(self, encode: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
         import torch
 
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self.autocast():
             features = encode(inputs.to(self.device, non_blocking=True))
         return torch.nn.functional.normalize(features.float(), dim=-1)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute in the precision of the identity."""
         import torch
 
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.identity.precision == "bf16")

@@ -72,13 +72,8 @@ def _published_sha256(store: Store, prefix: str) -> str | None:
 
 
 def fetch_run_export(run: str, store: Store) -> Path:
-    """Return a local folder with the export of a run, cached by its weights' hash; ModelError names the runs that have one."""
-    prefix = layout.export(run)
-    sha256 = _published_sha256(store, prefix)
-    if sha256 is None:
-        known = exported_runs(store)
-        fix = nearest(run, known) if known else "No run has one yet: train one first, `drrho train`."
-        raise ModelError(f"Run '{run}' has no exported model", where=store.uri_of(prefix), fix=fix)
+    """Return a local folder with the export of a run, cached by its weights' hash."""
+    prefix, sha256 = layout.export(run), exported_sha256(run, store)
     folder = cache_folder(sha256)
     for info in store.list(f"{prefix}/"):
         path = folder / info.key.removeprefix(f"{prefix}/")
@@ -91,6 +86,17 @@ def fetch_run_export(run: str, store: Store) -> Path:
             fix="Export the run again from its last checkpoint, or train it under a new name.",
         )
     return folder
+
+
+def exported_sha256(run: str, store: Store) -> str:
+    """Return the hash of the exported weights of a run; ModelError names the runs that have an export."""
+    prefix = layout.export(run)
+    sha256 = _published_sha256(store, prefix)
+    if sha256 is None:
+        known = exported_runs(store)
+        fix = nearest(run, known) if known else "No run has one yet: train one first, `drrho train`."
+        raise ModelError(f"Run '{run}' has no exported model", where=store.uri_of(prefix), fix=fix)
+    return sha256
 
 
 def exported_runs(store: Store) -> list[str]:

@@ -109,6 +109,13 @@ def reference_evaluation(dataset_name: str, reference_id: str, split: str) -> st
     return f"{reference(dataset_name, reference_id)}/evaluation/{check_name(split, 'split')}.json"
 
 
+def model_evaluation(name: str, dataset_name: str, split: str) -> str:
+    """Results of a model that is neither a run of ours nor a reference."""
+    return (
+        f"models/{check_name(name, 'model')}/evaluation/{check_name(dataset_name, 'dataset')}-{check_name(split, 'split')}.json"
+    )
+
+
 def report(name: str) -> str:
     """The HTML report of one run."""
     return f"{run(name)}/report.html"

@@ -1,0 +1,65 @@
+"""Settings of the step `evaluate`."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from drrho_clip.schema import Config
+
+
+class EvaluateConfig(Config):
+    """What is evaluated (exactly one of run, model and reference) on what; every field is a scalar."""
+
+    run: str = Field("", description="Name of a finished run")
+    model: str = Field("", description="ARCHITECTURE/tag or ARCHITECTURE:weights file")
+    reference: str = Field(
+        "", description="Name of a reference's features; its model is only loaded for zero-shot classification"
+    )
+    dataset: str = "openmoji"
+    split: str = "heldout"
+    candidates: Literal["split", "all"] = Field(
+        "split", description="What retrieval ranks: the split's own, or the whole dataset's"
+    )
+    classnames: str = Field(
+        "dataset", description="dataset, imagenet, none, or a path or URI of a JSON file {classnames: [...], templates: [...]}"
+    )
+    batch_size: int = Field(256, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    decode_threads: int = Field(0, ge=0, description="Threads that decode images; 0 = one per core")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [name for name in ("run", "model", "reference") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"set exactly one of run, model and reference ({' and '.join(given) or 'none'} given)")
+        return self
+
+    @property
+    def kind(self) -> Literal["run", "model", "reference"]:
+        """Which of the three is evaluated; a model "run:x" is the run x."""
+        if self.run or self.model.startswith("run:"):
+            return "run"
+        return "model" if self.model else "reference"
+
+    @property
+    def name(self) -> str:
+        """Its name: of the run, of the reference, or the model as it was given."""
+        return self.run or self.reference or self.model.removeprefix("run:")
+
+    @property
+    def label(self) -> str:
+        """The split, and whatever else distinguishes the result's object in the store from that of the defaults."""
+        parts = [self.split]
+        if self.candidates != "split":
+            parts.append(self.candidates)
+        if self.classnames != "dataset":
+            parts.append(safe_name(self.classnames.rsplit("/", 1)[-1].removesuffix(".json")))
+        return "-".join(parts)
+
+
+def safe_name(text: str) -> str:
+    """Return `text` with everything that cannot be in a key's name replaced."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")
