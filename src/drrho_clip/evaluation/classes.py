@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,14 @@ def class_list(classnames: str, manifest: Manifest) -> ClassList | str:
         templates = manifest.templates or DEFAULT_TEMPLATES
         return ClassList.parse({"classnames": manifest.classnames, "templates": templates}, where=f"dataset '{manifest.name}'")
     return _from_file(classnames)
+
+
+def classes_id(classnames: str, manifest: Manifest) -> str:
+    """Identity of what `class_list` gives, without importing open_clip: an edited file or dataset has another."""
+    if classnames in ("none", "imagenet"):
+        return classnames
+    classes = class_list(classnames, manifest)
+    return "none" if isinstance(classes, str) else hashlib.sha256(classes.model_dump_json().encode()).hexdigest()
 
 
 def _imagenet() -> ClassList:

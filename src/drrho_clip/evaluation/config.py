@@ -57,6 +57,8 @@ class EvaluateConfig(Config):
             parts.append(self.candidates)
         if self.classnames != "dataset":
             parts.append(safe_name(self.classnames.rsplit("/", 1)[-1].removesuffix(".json")))
+        if self.precision != "fp32":
+            parts.append(self.precision)
         return "-".join(parts)
 
 

@@ -64,6 +64,7 @@ class Evaluation(Config):
     split: str
     candidates: Literal["split", "all"]
     shards_id: str  # sha256 over the shards that were read
+    classes_id: str = ""  # of the class names and prompts; "none" and "imagenet" by name
     samples: int
     retrieval: Retrieval
     zero_shot: ZeroShot | None

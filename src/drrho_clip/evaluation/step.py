@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from drrho_clip.data.manifest import Manifest, Shard, dataset_id, load_manifest
 from drrho_clip.data.reference_manifest import load_reference_manifest
 from drrho_clip.errors import DataError, ObjectChanged
+from drrho_clip.evaluation.classes import classes_id
 from drrho_clip.evaluation.config import EvaluateConfig, safe_name
 from drrho_clip.evaluation.results import Evaluation
 from drrho_clip.models import exported_sha256
@@ -27,6 +28,7 @@ class Task:
     shards: tuple[Shard, ...]
     key: str
     weights_sha256: str | None  # None where only loading the model can tell
+    classes_id: str
 
     @property
     def shards_id(self) -> str:
@@ -37,14 +39,14 @@ class Task:
 def evaluate(config: EvaluateConfig, store: Store) -> Evaluation:
     """Evaluate a run, a model or a reference on one split of the newest version of a dataset; find what is done.
 
-    A result is found while the model's weights and the shards that it was made from are the same; it is replaced where the
-    dataset has grown. Raises DataError and ModelError for a dataset, split or model that is not there, and ModelError where
-    the model behind a reference is no longer the one that its features come from.
+    A result is found while the model's weights, the shards that were read and the classes are the same; it is replaced where
+    one of them is not, for instance because the dataset has grown. Raises DataError and ModelError for a dataset, split or
+    model that is not there, and ModelError where the model behind a reference is no longer the one its features come from.
     """
     manifest = load_manifest(store, config.dataset)
     queries = manifest.split(config.split)
     shards = queries if config.candidates == "split" else manifest.shards
-    task = Task(config, manifest, shards, _key(config), _weights_sha256(config, store))
+    task = Task(config, manifest, shards, _key(config), _weights_sha256(config, store), classes_id(config.classnames, manifest))
     info = store.head(task.key)
     found = read_evaluation(store, task.key) if info else None
     if found is not None and _is_same(found, task):
@@ -93,7 +95,8 @@ def _weights_sha256(config: EvaluateConfig, store: Store) -> str | None:
 
 def _is_same(found: Evaluation, task: Task) -> bool:
     config = task.config
-    if (found.kind, found.name, found.shards_id) != (config.kind, config.name, task.shards_id):
+    asked = (config.kind, config.name, task.shards_id, task.classes_id)
+    if (found.kind, found.name, found.shards_id, found.classes_id) != asked:
         return False
     if config.kind != "reference" and found.model.get("precision") != config.precision:
         return False

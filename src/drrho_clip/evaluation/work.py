@@ -108,6 +108,7 @@ def compute(task: Task, store: Store) -> Evaluation:
         split=config.split,
         candidates=config.candidates,
         shards_id=task.shards_id,
+        classes_id=task.classes_id,
         samples=int(query.sum()),
         retrieval=evaluate_retrieval(pairs),
         zero_shot=zero_shot if isinstance(zero_shot, ZeroShot) else None,
