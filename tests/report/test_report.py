@@ -202,7 +202,7 @@ def test_why_there_is_no_accuracy_is_said(compared: Store):
     key = layout.evaluation("drrho-small", "shapes", "heldout")
     absent = evaluation("drrho-small", (0.1, 0.2, 0.3, 0.4, 0.5), zero_shot=None, zero_shot_absent="the dataset has no classes")
     write_evaluation(compared, key, absent)
-    assert "No zero-shot accuracy: the dataset has no classes" in report(compared).text
+    assert "No zero-shot accuracy of 'drrho-small': the dataset has no classes." in report(compared).text
 
 
 def test_a_run_without_reference(compared: Store):

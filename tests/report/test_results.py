@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
@@ -100,6 +101,15 @@ def test_a_reference_evaluated_only_as_a_run_is_found(compared: Store):
     compared.delete(key)
     assert expected is not None
     assert load_results(compared, ["drrho-small"]).references[0].evaluation == expected
+
+
+def test_an_evaluation_without_classification_stands_in(compared: Store):
+    for of in (partial(layout.evaluation, "drrho-small", "shapes"), partial(layout.reference_evaluation, "shapes", "clean")):
+        compared.write(of("heldout-none"), compared.read(of("heldout")))
+        compared.delete(of("heldout"))
+    results = load_results(compared, ["drrho-small"])
+    assert results.runs[0].evaluation
+    assert results.references[0].evaluation
 
 
 def test_evaluation_on_another_dataset_is_not_taken_for_this_one(compared: Store):

@@ -67,8 +67,9 @@ def missing(results: Results) -> Iterator[str]:
     evaluations = [model.evaluation for model in models if model.evaluation]
     if len({evaluation.shards_id for evaluation in evaluations}) > 1:
         yield f"The models were evaluated on different versions of {where}: their scores cannot be compared."
-    for reason in dict.fromkeys(evaluation.zero_shot_absent for evaluation in evaluations if evaluation.zero_shot is None):
-        yield f"No zero-shot accuracy: {reason or 'it was not measured'}."
+    for evaluation in evaluations:
+        if evaluation.zero_shot is None:
+            yield f"No zero-shot accuracy of '{evaluation.name}': {evaluation.zero_shot_absent or 'it was not measured'}."
 
 
 def run_labels(runs: Sequence[RunResult]) -> dict[str, str]:

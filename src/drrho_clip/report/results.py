@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeGuard
 
 import yaml
@@ -168,18 +169,23 @@ def _unknown_run(store: Store, name: str) -> DataError:
 
 
 def _with_evaluation(reader: _Reader, run: RunResult, dataset: str, split: str) -> RunResult:
-    return replace(run, evaluation=reader.evaluation(layout.evaluation(run.name, dataset, split)))
+    return replace(run, evaluation=_evaluation(reader, partial(layout.evaluation, run.name, dataset), split))
+
+
+def _evaluation(reader: _Reader, key_of: Callable[[str], str], split: str) -> Evaluation | None:
+    """The evaluation on `split`; one without classification (classnames = none) stands in for it."""
+    return reader.evaluation(key_of(split)) or reader.evaluation(key_of(f"{split}-none"))
 
 
 def _load_reference(reader: _Reader, home: str, name: str, dataset: str, split: str) -> ReferenceResult:
     """`home` is the dataset that the features belong to; a reference is only evaluated there."""
     identity = reader.mapping(layout.reference_manifest(home, name)).get("identity") or {}
-    evaluation = reader.evaluation(layout.reference_evaluation(home, name, split)) if home == dataset else None
+    evaluation = _evaluation(reader, partial(layout.reference_evaluation, home, name), split) if home == dataset else None
     summary: Mapping[str, Any] = {}
     if (spec := str(identity.get("spec", ""))).startswith("run:"):
         trained = spec.removeprefix("run:")
         summary = reader.mapping(layout.run_summary(trained))
-        evaluation = evaluation or reader.evaluation(layout.evaluation(trained, dataset, split))
+        evaluation = evaluation or _evaluation(reader, partial(layout.evaluation, trained, dataset), split)
     return ReferenceResult(name, identity, evaluation, summary)
 
 
