@@ -33,9 +33,9 @@ def page() -> str:
     shared = {name: field for name, field in RunConfig.model_fields.items() if name not in SECTIONS}
     parts = [INTRODUCTION, "## The run\n", table(shared)]
     for name, config in SECTIONS.items():
-        parts += [f"\n## `{name}`\n", f"{summary(config)}\n", table(config.model_fields)]
+        parts += [f"## `{name}`\n", f"{summary(config)}\n", table(config.model_fields)]
     parts += [
-        "\n## Methods\n",
+        "## Methods\n",
         "The defaults of each method, where `train` leaves a setting at the method's own:\n",
     ]
     for name, method in METHODS.items():
