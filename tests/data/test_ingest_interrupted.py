@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.manifest import load_manifest
 from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.writer import read_keys
 from drrho_clip.errors import DataError, StorageError
 from drrho_clip.storage import open_store
 
@@ -93,6 +95,28 @@ def test_of_two_ingests_at_once_one_is_published_whole(
     keys = [str(sample.meta["key"]) for shard in manifest.shards for sample in reader.shard(shard)]
     assert sorted(keys) == sorted(numbered(20))
     assert ingest(second, store) == manifest
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+@pytest.mark.parametrize("last", [2, 3, 4, 6])
+def test_an_ingest_that_wrote_over_another_and_died_spoils_nothing(
+    tmp_path: Path, config: IngestConfig, number: int, last: int
+) -> None:
+    """The second runs up to its write `last` within one write of the first."""
+    second = config.model_copy(update={"seed": 9})
+
+    def disturb() -> None:
+        with pytest.raises(StorageError, match="refused"):
+            ingest(second, TrappedStore(tmp_path / "store", last, refuse))
+
+    store = open_store(tmp_path / "store")
+    with suppress(DataError):
+        ingest(config, TrappedStore(tmp_path / "store", number, disturb))
+    manifest = ingest(config, store)
+    reader = SampleReader(store, manifest)
+    assert sorted(str(s.meta["key"]) for shard in manifest.shards for s in reader.shard(shard)) == sorted(numbered(20))
+    keys = [key for shard in manifest.shards for key in read_keys(store, manifest, shard)]
+    assert keys == [reader.get(index).meta["key"] for index in range(20)]
 
 
 def test_two_ingests_that_add_at_once(tmp_path: Path, config: IngestConfig) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from drrho_clip.data.config import IngestConfig
-from drrho_clip.data.manifest import SPLITS, Manifest, Shard, dataset_id, newest_manifest, publish, shard_problem
+from drrho_clip.data.manifest import SPLITS, Manifest, dataset_id, newest_manifest, publish
 from drrho_clip.data.noise import draw_split, is_exchanged
 from drrho_clip.data.prepare import Prepared, Row, prepare_all
 from drrho_clip.data.sources import RawSample, Rejected, Source, open_source
@@ -57,7 +57,7 @@ def ingest(config: IngestConfig, store: Store) -> Manifest:
         get_logger().info("ingest_found", dataset=existing.name, version=existing.version, samples=existing.total)
         return existing
     manifest = _manifest(config, existing, writer, source, tally)
-    _check_written(store, manifest, writer.shards[len(existing.shards) if existing else 0 :])
+    writer.check_written()
     publish(store, manifest)
     get_logger().info(
         "ingest_done",
@@ -176,14 +176,3 @@ def _manifest(config: IngestConfig, existing: Manifest | None, writer: ShardWrit
         exchanged=writer.exchanged + (existing.exchanged if existing else 0),
         notice=source.notice,
     )
-
-
-def _check_written(store: Store, manifest: Manifest, shards: list[Shard]) -> None:
-    """Look at the new shards once more: two different ingests of one new dataset would have written over each other."""
-    problems = [problem for shard in shards if (problem := shard_problem(store, shard))]
-    if problems:
-        raise DataError(
-            f"Something else wrote to dataset '{manifest.name}' during this ingest: {'; '.join(problems[:3])}",
-            where=store.uri_of(layout.dataset(manifest.name)),
-            fix="Let one ingest of a dataset run at a time, and run this one again.",
-        )

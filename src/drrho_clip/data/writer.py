@@ -7,10 +7,11 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from drrho_clip.data.manifest import Shard, find_manifest
+from drrho_clip.data.manifest import CHECKED_AT_ONCE, Shard, find_manifest
 from drrho_clip.data.noise import exchange, is_exchanged
 from drrho_clip.data.prepare import Prepared
 from drrho_clip.data.reader import SampleReader, sample_name
@@ -33,6 +34,7 @@ class ShardWriter:
         self.seed, self.caption_noise = seed, caption_noise
         self.shards = list(published)
         self.exchanged = 0
+        self._written: dict[str, str] = {}  # ETag by key
 
     def write(self, samples: Sequence[Prepared], split: str) -> Shard:
         """Write one shard: tar, index and keys."""
@@ -47,12 +49,24 @@ class ShardWriter:
             keys.write_text(json.dumps([sample.key for sample in samples]), encoding="utf-8")
             self._put(key, layout.shard_index(key), index)
             self._put(key, layout.shard_keys(key), keys)
-            etag = self._put(key, key, tar).etag
+            etag = self._put(key, key, tar)
             sha256, size = _sha256(tar.open("rb")), tar.stat().st_size
         shard = Shard(key=key, etag=etag, sha256=sha256, bytes=size, count=len(samples), base=base, split=split)
         self.shards.append(shard)
         self.exchanged += sum(caption != sample.caption for caption, sample in zip(captions, samples, strict=True))
         return shard
+
+    def check_written(self) -> None:
+        """Look at all that was written once more: two ingests of one dataset at a time may have written over each other."""
+        with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
+            found = pool.map(self.store.head, self._written)
+            changed = [key for key, info in zip(self._written, found, strict=True) if not info or info.etag != self._written[key]]
+        if changed:
+            raise DataError(
+                f"Something else wrote to dataset '{self.dataset}' during this ingest: {', '.join(changed[:3])}",
+                where=self.store.uri_of(layout.dataset(self.dataset)),
+                fix="Let one ingest of a dataset run at a time, and run this one again.",
+            )
 
     def _captions(self, samples: Sequence[Prepared]) -> list[str]:
         captions = [sample.caption for sample in samples]
@@ -61,8 +75,13 @@ class ShardWriter:
             captions[i] = caption
         return captions
 
-    def _put(self, shard_key: str, key: str, path: Path) -> ObjectInfo:
-        """Upload one file of a shard. What an interrupted ingest left there is adopted if it is the same, else replaced."""
+    def _put(self, shard_key: str, key: str, path: Path) -> str:
+        """Upload one file of a shard and return its ETag."""
+        self._written[key] = self._upload(shard_key, key, path).etag
+        return self._written[key]
+
+    def _upload(self, shard_key: str, key: str, path: Path) -> ObjectInfo:
+        """Upload a file. What an interrupted ingest left there is adopted if it is the same, else replaced."""
         try:
             return self.store.upload(key, path, if_absent=True)
         except ObjectChanged:
