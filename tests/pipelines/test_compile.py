@@ -149,7 +149,7 @@ def test_what_is_no_compiled_pipeline_is_said(text: str | None, tmp_path: Path):
     file = tmp_path / "p.yaml"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(ConfigError, match="no such pipeline file|no compiled pipeline"):
+    with pytest.raises(ConfigError, match=r"no such pipeline file|no compiled pipeline"):
         declared_parameters(file)
 
 

@@ -61,13 +61,9 @@ def mentioning(text: str) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at processes through /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopping_a_run_leaves_no_process_behind(number: int, steering: Path, folder_store: Store, tmp_path: Path):
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom drrho_clip.cli import run_app\nfrom drrho_pipelines.cli import make_full_app\n"
-        "sys.exit(run_app(make_full_app(), sys.argv[1:]))"
-    )
     options = ["--store", folder_store.uri, "--root", str(tmp_path / "root")]
     settings = ["--set", "ingest.source=scenes", "--set", "ingest.samples=500000", "--set", "train.method=openclip"]
-    command = [sys.executable, "-c", code, "pipeline", "run", *options, *settings]
+    command = [sys.executable, "-m", "drrho_pipelines.cli", "pipeline", "run", *options, *settings]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
