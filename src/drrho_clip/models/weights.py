@@ -55,6 +55,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         raise _unsafe(path, error) from None
     except RuntimeError as error:
         raise _torchscript(path) if "TorchScript" in str(error) else _unfit(path, error) from None
+    except AssertionError as error:  # open_clip asserts that position embeddings can be resized
+        raise _unfit(path, error) from None
     except (SafetensorError, OSError, EOFError, KeyError, AttributeError, TypeError, StopIteration, ValueError) as error:
         raise ModelError(
             f"This is no weights file of a CLIP model: {type(error).__name__} {error}".rstrip(),
@@ -85,7 +87,7 @@ def _torchscript(path: Path) -> ModelError:
     )
 
 
-def _unfit(path: Path, error: RuntimeError) -> ModelError:
+def _unfit(path: Path, error: Exception) -> ModelError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     shown = "; ".join(line[:160] for line in lines[1:4] or lines)
     return ModelError(
