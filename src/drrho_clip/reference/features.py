@@ -1,7 +1,7 @@
 """The files that hold the features, one per shard.
 
 A safetensors file with "features" [n, 2, dim] float16 (image and text of each sample, unit norm) and "keys" (uint8: the samples'
-own names as a JSON list); its metadata holds the model's identity and the hashes of the shard, the keys and the features.
+own names as a JSON list); the entry "record" of its metadata holds, as JSON, the model's identity and the hashes of shard, keys and features.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from drrho_clip.storage import Store
 
 INSPECT_THREADS = 16
+RECORD = "record"  # the one metadata entry: safetensors writes several in no fixed order
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class FeatureFiles:
         from safetensors.torch import save
 
         names = json.dumps(keys).encode()
-        metadata = {
-            "identity": self.identity.model_dump_json(),
+        record = {
+            "identity": self.identity.model_dump(),
             "shard": shard.key,
             "shard_etag": shard.etag,
             "shard_sha256": shard.sha256,
@@ -54,7 +55,7 @@ class FeatureFiles:
             "features_sha256": _sha256(features),
         }
         tensors = {"features": features.contiguous(), "keys": torch.frombuffer(bytearray(names), dtype=torch.uint8)}
-        self.store.write(self.key(shard), save(tensors, metadata))
+        self.store.write(self.key(shard), save(tensors, {RECORD: json.dumps(record)}))
 
     def read(self, shard: Shard) -> tuple[Tensor, list[str]]:
         """Return the features float16 [n, 2, dim] and the keys of a shard, whose hashes are checked."""
@@ -64,10 +65,10 @@ class FeatureFiles:
         key = self.key(shard)
         try:
             data = self.store.read(key)
-            metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+            record = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][RECORD])
             tensors = load(data)
             features, names = tensors["features"], tensors["keys"].numpy().tobytes()
-            if metadata["features_sha256"] != _sha256(features) or metadata["keys_sha256"] != hashlib.sha256(names).hexdigest():
+            if record["features_sha256"] != _sha256(features) or record["keys_sha256"] != hashlib.sha256(names).hexdigest():
                 raise ValueError("its hashes are not those that were written")
             return features, json.loads(names)
         except (ObjectMissing, SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -93,11 +94,11 @@ class FeatureFiles:
         try:
             length = int.from_bytes(self.store.read_range(key, 0, 8), "little")
             header = json.loads(self.store.read_range(key, 8, length))
-            metadata: dict[str, Any] = header["__metadata__"]
-            identity = ReferenceIdentity.model_validate_json(metadata["identity"])
+            record: dict[str, Any] = json.loads(header["__metadata__"][RECORD])
+            identity = ReferenceIdentity.model_validate(record["identity"])
             fits = (
-                metadata["shard_sha256"] == shard.sha256
-                and metadata["shard_etag"] == shard.etag
+                record["shard_sha256"] == shard.sha256
+                and record["shard_etag"] == shard.etag
                 and header["features"]["shape"] == [shard.count, 2, self.identity.dim]
                 and identity.model_copy(update={"spec": self.identity.spec}) == self.identity
             )
@@ -106,7 +107,7 @@ class FeatureFiles:
         if not fits:
             return None
         return ReferenceShard(
-            key=shard.key, etag=shard.etag, features_key=key, features_sha256=metadata["features_sha256"], count=shard.count
+            key=shard.key, etag=shard.etag, features_key=key, features_sha256=record["features_sha256"], count=shard.count
         )
 
 
