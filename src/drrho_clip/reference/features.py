@@ -1,7 +1,8 @@
 """The files that hold the features, one per shard.
 
 A safetensors file with "features" [n, 2, dim] float16 (image and text of each sample, unit norm) and "keys" (uint8: the samples'
-own names as a JSON list); the entry "record" of its metadata holds, as JSON, the model's identity and the hashes of shard, keys and features.
+own names as a JSON list). The entry "record" of its metadata holds, as JSON, the model's identity and the hashes of the shard,
+the keys and the features.
 """
 
 from __future__ import annotations
