@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,15 +32,21 @@ def export(store: Store, run: str, seed: int) -> None:
     save_export(create_model("drrho-nano"), "drrho-nano", store, layout.export(run))
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the dataset `scenes` and the runs `one` and `two`."""
+    folder = tmp_path_factory.mktemp("evaluation") / "store"
+    ingest(SCENES, open_store(folder))
+    export(open_store(folder), "one", 1)
+    export(open_store(folder), "two", 2)
+    return folder
+
+
+@pytest.fixture
+def store(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A copy of the template, and a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    opened = open_store(tmp_path / "store")
-    ingest(SCENES, opened)
-    export(opened, "one", 1)
-    export(opened, "two", 2)
-    return opened
+    return open_store(shutil.copytree(template, tmp_path / "store"))
 
 
 def settings(**changes: object) -> EvaluateConfig:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from reference_helpers import draw, settings
+from reference_helpers import SETTINGS, draw
 
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.manifest import Manifest, load_manifest
@@ -21,22 +23,31 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """The folder that the dataset is made from."""
-    draw(tmp_path / "pictures", 90)
-    return tmp_path / "pictures"
-
-
-@pytest.fixture
-def store(tmp_path: Path, pictures: Path) -> Store:
-    """A store with the dataset `cats` and the exported runs `one` and `two`."""
-    opened = open_store(tmp_path / "store")
-    ingest(settings(pictures), opened)
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `pictures`, and `store`: the dataset `cats` made of them, and the exported runs `one` and `two`."""
+    folder = tmp_path_factory.mktemp("reference")
+    draw(folder / "pictures", 90)
+    opened = open_store(folder / "store")
+    with contextlib.chdir(folder):
+        ingest(SETTINGS, opened)
     for seed, name in enumerate(("one", "two")):
         torch.manual_seed(seed)
         save_export(create_model("drrho-nano"), "drrho-nano", opened, layout.export(name))
-    return opened
+    return folder
+
+
+@pytest.fixture
+def pictures(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the dataset is made from; SETTINGS lead to it."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(template / "pictures", tmp_path / "pictures")
+
+
+@pytest.fixture
+def store(template: Path, tmp_path: Path) -> Store:
+    """A store with the dataset `cats` and the exported runs `one` and `two`."""
+    return open_store(shutil.copytree(template / "store", tmp_path / "store"))
 
 
 @pytest.fixture

@@ -21,6 +21,6 @@ def draw(folder: Path, count: int, first: int = 0) -> None:
         (folder / f"cat_a-{number}.txt").write_text(f"a {COLOURS[number % 6]} cat number {number}")
 
 
-def settings(folder: Path) -> IngestConfig:
-    """Ingest `folder` as the dataset `cats`."""
-    return IngestConfig(dataset="cats", source="folder", path=str(folder), shard_samples=37, heldout_fraction=0.2, workers=1)
+SETTINGS = IngestConfig(
+    dataset="cats", source="folder", path="pictures", shard_samples=37, heldout_fraction=0.2, workers=1
+)  # the path is relative: a dataset remembers what it was made from, and tests work on copies

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from reference_helpers import draw, settings
+from reference_helpers import SETTINGS, draw
 
 from drrho_clip.data.features import FeatureReader
 from drrho_clip.data.images import decode_image
@@ -145,7 +145,7 @@ def test_a_dataset_that_has_grown_gets_what_it_lacks(store: Store, pictures: Pat
     compute_reference(config, store)
     before = feature_files(store)
     draw(pictures, 40, first=90)
-    grown = ingest(settings(pictures), store)
+    grown = ingest(SETTINGS, store)
     assert grown.total == 130
     reference = compute_reference(config, store)
     assert reference.dataset_id == grown.id
@@ -162,7 +162,7 @@ def test_a_dataset_made_anew_under_the_same_name_is_refused(store: Store, pictur
         path = Path(store.uri, "datasets/cats", name)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     draw(pictures, 5, first=500)
-    ingest(settings(pictures), store)
+    ingest(SETTINGS, store)
     with pytest.raises(DataError, match="Reference features belong to another dataset version"):
         compute_reference(config, store)
     assert etags(store) == before
