@@ -13,6 +13,7 @@ from pathlib import Path
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.observe import configure_logs
+from drrho_clip.observe.logs import LEVEL
 from drrho_clip.storage import Store, layout, open_store
 from drrho_clip.training import TrainConfig
 from drrho_pipelines.settings import DemoSettings
@@ -33,7 +34,8 @@ def run_demo(settings: DemoSettings, store: str | None, folder: Path) -> None:
     Without a `store` an S3 server is started in `folder` and stopped at the end. What is done already is found.
     """
     if sys.stderr.isatty():
-        configure_logs(level="warning")  # bars and one line per part say enough
+        os.environ.setdefault(LEVEL, "warning")  # bars and one line per part say enough
+        configure_logs()
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     with _store(store, folder) as opened, tempfile.TemporaryDirectory(prefix="drrho-demo-") as scratch:

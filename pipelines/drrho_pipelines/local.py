@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from drrho_clip.errors import ConfigError, DrrhoError, LaunchError, nearest
+from drrho_clip.observe.logs import LEVEL
 from drrho_clip.observe.progress import SECONDS
 from drrho_components.steps import FAILED
 from drrho_pipelines.output import Output
@@ -39,7 +40,9 @@ def run_local(compiled: Path, parameters: Mapping[str, Any], root: Path, output:
         job = Path(folder) / "job.json"
         job.write_text(json.dumps({"pipeline": str(compiled), "parameters": values, "root": str(root)}))
         # kfp leaves temporary folders behind; these go with ours
-        environment = {"TMPDIR": folder, SECONDS: "0.5" if output.on_terminal else os.environ.get(SECONDS, "15")}
+        environment = {"TMPDIR": folder}
+        if output.on_terminal:  # it draws bars from the log
+            environment |= {LEVEL: "info", SECONDS: "0.5"}
         with _started([sys.executable, "-m", "drrho_pipelines.local_worker", str(job)], environment) as process:
             assert process.stdout is not None
             for line in process.stdout:

@@ -25,6 +25,7 @@ class Output:
         self._stream = stream or sys.stderr
         self._verbose, self._quiet = verbose, quiet
         self._bar: tqdm[Any] | None = None
+        self._shown = ""
         self.task = ""
         self._last: dict[str, dict[str, Any]] = {}
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -72,8 +73,9 @@ class Output:
 
     def _progress(self, record: dict[str, Any]) -> None:
         what = str(record.get("what", ""))
-        if self._bar is None or self._bar.desc != f"{what}: ":
+        if self._bar is None or self._shown != what:
             self.close()
+            self._shown = what
             self._bar = tqdm(
                 desc=what, total=record.get("total"), unit=str(record.get("unit", "it")), file=self._stream, dynamic_ncols=True
             )

@@ -122,6 +122,7 @@ def test_a_terminal_gets_bars_and_short_lines():
     output.close()
     assert "train r" in shown.getvalue()
     assert "10/10" in shown.getvalue()
+    assert shown.getvalue().count("0/10") == 2  # one bar: its start, and the end of 10/10
     assert "train      train done samples=3" in shown.getvalue()
     assert "seed" not in shown.getvalue()
 

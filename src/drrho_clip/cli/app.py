@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
@@ -13,6 +14,7 @@ import typer
 from drrho_clip.cli import setup, steps
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import configure_logs
+from drrho_clip.observe.logs import LEVEL
 
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 """The base of every usage error. Newer versions of typer hold a copy of click of their own, so it is found through typer."""
@@ -54,7 +56,9 @@ def add_command(app: typer.Typer, command: Callable[..., None], name: str | None
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Log more, and show the traceback of an error.")] = False,
 ) -> None:
-    configure_logs(level="debug" if debug else "info")
+    if debug:
+        os.environ[LEVEL] = "debug"  # for the processes that a command starts, too
+    configure_logs()
 
 
 def run_app(app: typer.Typer, arguments: list[str] | None = None) -> int:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
 import structlog
 
+LEVEL = "DRRHO_LOG_LEVEL"
+"""Environment variable: level of the logs where none is given, for the processes that a command starts."""
 
-def configure_logs(*, json: bool | None = None, level: str = "info", **context: Any) -> None:
+
+def configure_logs(*, json: bool | None = None, level: str = "", **context: Any) -> None:
     """Send logs to stderr, as JSON unless stderr is a terminal; `context` (run, rank) is added to every line."""
+    level = level or os.environ.get(LEVEL, "info")
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
     structlog.configure(

@@ -26,10 +26,11 @@ def progress(
         yield from tqdm(items, desc=what, total=total, unit=unit, initial=done, dynamic_ncols=True)
         return
     every = float(os.environ.get(SECONDS, "15")) if every is None else every
-    last = time.monotonic()
+    last, logged, count = time.monotonic(), done, done
     for count, item in enumerate(items, start=done + 1):
         yield item
         if time.monotonic() - last >= every:
             get_logger().info("progress", what=what, done=count, total=total, unit=unit)
-            every = float(os.environ.get(SECONDS, "15")) if every is None else every
-    last = time.monotonic()
+            last, logged = time.monotonic(), count
+    if done < logged < count:  # who has seen it go sees it end
+        get_logger().info("progress", what=what, done=count, total=total, unit=unit)
