@@ -146,8 +146,14 @@ def test_other_settings_have_results_of_their_own(store: Store, tmp_path: Path):
     evaluate(settings(run="one"), store)
     everything = evaluate(settings(run="one", candidates="all"), store)
     two = evaluate(settings(run="one", classnames=str(tmp_path / "two classes.json")), store)
+    evaluate(settings(run="one", precision="bf16"), store)
     names = {Path(info.key).name for info in store.list("runs/one/evaluation/")}
-    assert names == {"scenes-heldout.json", "scenes-heldout-all.json", "scenes-heldout-two-classes.json"}
+    assert names == {
+        "scenes-heldout.json",
+        "scenes-heldout-all.json",
+        "scenes-heldout-two-classes.json",
+        "scenes-heldout-bf16.json",
+    }
     assert (everything.retrieval.candidate_images, everything.retrieval.images) == (150, everything.samples)
     assert two.zero_shot.classes == 2
     assert two.zero_shot.skipped["class not in the list"] + two.zero_shot.samples == two.samples
@@ -156,6 +162,20 @@ def test_other_settings_have_results_of_their_own(store: Store, tmp_path: Path):
     assert one.zero_shot is None
     assert "one class only" in one.zero_shot_absent
     assert "zero_shot_top_1" not in one.scalars()
+
+
+def test_reference_and_evaluation_in_an_object_store(s3_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ingest(SCENES.model_copy(update={"samples": 60}), s3_store)
+    export(s3_store, "one", 1)
+    config = ReferenceConfig(dataset="scenes", model="run:one", name="ref", pool=8)
+    reference = compute_reference(config, s3_store)
+    found = evaluate(settings(reference="ref", candidates="all"), s3_store)
+    assert found.retrieval.candidate_images == 60
+    before = {info.key: info.etag for info in s3_store.list()}
+    assert compute_reference(config, s3_store) == reference
+    assert evaluate(settings(reference="ref", candidates="all"), s3_store) == found
+    assert {info.key: info.etag for info in s3_store.list()} == before
 
 
 def test_features_that_are_no_numbers_are_refused(store: Store):

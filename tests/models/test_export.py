@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from drrho_clip.errors import ModelError
 from drrho_clip.models import create_model, load_model, save_export
 from drrho_clip.models.architectures import build
+from drrho_clip.models.export import fetch_run_export
 from drrho_clip.storage import Store, layout
 
 TEXTS = ["a red fox", "two boats on a lake"]
@@ -80,6 +82,20 @@ def test_an_export_is_fetched_once(exported: Store, cache: Path):
     first = load_model("run:small", exported).identity
     Path(exported.uri, "runs/small/export/open_clip_model.safetensors").unlink()
     assert load_model("run:small", exported).identity == first
+
+
+def test_several_that_start_together_with_an_empty_cache(exported: Store):
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(lambda _: fetch_run_export("small", exported), range(4)))
+    assert len(folders) == 1
+    assert sorted(path.name for path in folders.pop().iterdir()) == ["open_clip_config.json", "open_clip_model.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"weights_sha256": 3', b"\xff"])
+def test_a_config_that_is_none_is_no_export(exported: Store, content: bytes):
+    exported.write("runs/small/export/open_clip_config.json", content)
+    with pytest.raises(ModelError, match="Run 'small' has no exported model"):
+        load_model("run:small", exported)
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(exported: Store, cache: Path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,8 @@ from reference_helpers import SETTINGS, draw
 from drrho_clip.data.features import FeatureReader
 from drrho_clip.data.images import decode_image
 from drrho_clip.data.ingest import ingest
-from drrho_clip.data.manifest import Manifest, load_manifest
-from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.manifest import Manifest, Shard, load_manifest
+from drrho_clip.data.reader import Sample, SampleReader
 from drrho_clip.data.reference_manifest import ReferenceIdentity
 from drrho_clip.errors import ConfigError, DataError, ModelError
 from drrho_clip.models import load_model
@@ -206,6 +208,19 @@ def test_features_in_another_order_than_the_samples_stop_the_step(store: Store, 
     with pytest.raises(DataError, match=r"The features stored for sample \d+ \('cat_a-\d+.*are not its own"):
         compute_reference(config, store)
     assert "manifest.json" not in etags(store)
+
+
+def test_an_image_that_cannot_be_decoded_is_named(store: Store, manifest: Manifest, config: ReferenceConfig, monkeypatch):
+    real = SampleReader.shard
+
+    def damaged(self: SampleReader, shard: Shard) -> Iterator[Sample]:
+        for sample in real(self, shard):
+            yield dataclasses.replace(sample, image=sample.image[:60]) if sample.index == 40 else sample
+
+    monkeypatch.setattr(SampleReader, "shard", damaged)
+    with pytest.raises(DataError, match=r"The image of sample 40 cannot be decoded.*key cat_a-\d+"):
+        compute_reference(config, store)
+    assert set(etags(store)) == {"000000.safetensors"}
 
 
 @pytest.mark.parametrize(

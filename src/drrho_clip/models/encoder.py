@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ class Encoder:
 
     @property
     def logit_scale(self) -> float:
-        """The trained inverse temperature."""
-        return float(self.model.logit_scale.detach().exp())
+        """The trained inverse temperature, the same on every device."""
+        return math.exp(float(self.model.logit_scale.detach()))
 
     def record(self) -> dict[str, Any]:
         """Return what is written beside features or scores, in plain values: the identity and the logit scale."""

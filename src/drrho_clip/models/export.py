@@ -67,7 +67,7 @@ def _save_tokenizer(architecture: str, folder: Path) -> None:
 def _published_sha256(store: Store, prefix: str) -> str | None:
     try:
         return str(json.loads(store.read(f"{prefix}/{CONFIG_NAME}"))["weights_sha256"])
-    except (ObjectMissing, ValueError, KeyError):
+    except (ObjectMissing, ValueError, KeyError, TypeError):
         return None
 
 
