@@ -31,7 +31,7 @@ def run_local(compiled: Path, parameters: Mapping[str, Any], root: Path, output:
     """Run a compiled pipeline with `parameters`, its artifacts under `root`; return when every step has succeeded.
 
     Raises ConfigError for an unknown or ill-typed parameter before anything starts, and LaunchError with the failed step's own
-    reason. Ctrl-C and SIGTERM end the steps, too.
+    reason. Whatever ends this (Ctrl-C, say) ends the steps, too.
     """
     output = output or Output()
     values = check_parameters(compiled, parameters)
@@ -112,29 +112,10 @@ def _started(command: list[str], environment: Mapping[str, str]) -> Iterator[sub
     everything = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, env=everything)
     try:
-        with _terminable():
-            yield process
+        yield process
     except BaseException:
         _end(process)
         raise
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end this process as Ctrl-C does, through its `finally` blocks."""
-
-    def stop(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        previous = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: whoever owns the process decides
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -58,22 +58,39 @@ def mentioning(text: str) -> list[int]:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at processes through /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopping_a_run_leaves_no_process_behind(number: int, steering: Path, folder_store: Store, tmp_path: Path):
-    options = ["--store", folder_store.uri, "--root", str(tmp_path / "root")]
-    settings = ["--set", "ingest.source=scenes", "--set", "ingest.samples=500000", "--set", "train.method=openclip"]
-    command = [sys.executable, "-m", "drrho_pipelines.cli", "pipeline", "run", *options, *settings]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if '"settings"' in line:
+def stopped(command: list[str], number: int, sign: str, folder: Path) -> tuple[int, str]:
+    """Start a command, send it a signal when its output holds `sign`; return its exit code and what it said after that."""
+    command = [sys.executable, "-m", "drrho_pipelines.cli", *command]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            if sign in text:
                 break
-        assert len(mentioning(folder_store.uri)) > 1
+        assert len(mentioning(str(folder))) > 1
         process.send_signal(number)
-        rest = process.stderr.read()
-    assert process.returncode == (130 if number == signal.SIGINT else 143)
-    assert mentioning(folder_store.uri) == []
+        rest = process.stdout.read()
+    return process.returncode, rest
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at processes through /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopping_a_run_leaves_no_process_behind(number: int, code: int, tmp_path: Path):
+    options = ["--store", str(tmp_path / "store"), "--root", str(tmp_path / "root")]
+    settings = ["--set", "ingest.source=scenes", "--set", "ingest.samples=500000", "--set", "train.method=openclip"]
+    found, rest = stopped(["pipeline", "run", *options, *settings], number, '"settings"', tmp_path)
+    assert found == code
+    assert mentioning(str(tmp_path)) == []
+    assert "Traceback" not in rest
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at processes through /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopping_the_demo_stops_its_server(number: int, code: int, tmp_path: Path):
+    (tmp_path / "demo.yaml").write_text("ingest: {source: scenes, samples: 500000}\n")
+    options = ["--config", str(tmp_path / "demo.yaml"), "--folder", str(tmp_path / "demo")]
+    found, rest = stopped(["demo", *options], number, "[1/7]", tmp_path)
+    assert found == code
+    assert mentioning(str(tmp_path)) == []
     assert "Traceback" not in rest
 
 

@@ -2,39 +2,48 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from drrho_clip.config import RunConfig
 from drrho_clip.data.manifest import load_manifest
 from drrho_clip.models import create_model, save_export
 from drrho_clip.storage import layout, open_store
 from drrho_clip.training import find_summary
 from drrho_pipelines.compile import compile_pipelines
-from drrho_pipelines.local import run_local
+from drrho_pipelines.local import declared_parameters, run_local
+from drrho_pipelines.mapping import pipeline_parameters
 from drrho_pipelines.output import Output
 from drrho_pipelines.seaweed import SeaweedServer
 
-PARAMETERS = {
+CONFIG = {
     "dataset": "scenes",
     "run": "steered",
-    "data_source": "scenes",
-    "data_samples": 96,
-    "data_workers": 1,
-    "data_heldout_fraction": 0.25,
-    "reference_model": "run:public",
-    "train_method": "drrho",
-    "train_architecture": "drrho-nano",
-    "train_batch_size": 16,
-    "train_samples": 96,
-    "train_warmup_steps": 1,
-    "report_gallery": 2,
+    "ingest": {"source": "scenes", "samples": 96, "workers": 1, "heldout_fraction": 0.25},
+    "reference": {"model": "run:public"},
+    "train": {"method": "drrho", "architecture": "drrho-nano", "batch_size": 16, "samples": 96, "warmup_steps": 1},
+    "report": {"gallery": 2},
 }
 
 
-def events(shown: io.StringIO) -> list[str]:
-    return [json.loads(line)["event"] for line in shown.getvalue().splitlines()]
+def run_again_by_command(config: dict[str, Any], endpoint: str, folder: Path) -> str:
+    """The same run once more, as a user starts it; returns its log."""
+    (folder / "my.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "drrho_pipelines.cli", "pipeline", "run", "--config", "my.yaml"]
+    done = subprocess.run([*command, "-p", f"store_endpoint={endpoint}"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"result": "pipeline steering", "store": config["store"], "run": "steered"}
+    return done.stderr
+
+
+def events(log: str) -> set[str]:
+    return {json.loads(line)["event"] for line in log.splitlines()}
 
 
 def test_the_compiled_pipeline_runs_whole_and_finds_what_is_done(
@@ -44,13 +53,14 @@ def test_the_compiled_pipeline_runs_whole_and_finds_what_is_done(
     store = open_store(f"{s3_environment.store_uri}/{uuid.uuid4().hex}")
     save_export(create_model("drrho-nano"), "drrho-nano", store, layout.export("public"))
     (compiled,) = compile_pipelines(tmp_path / "dist", names=("steering",))
-    parameters = {**PARAMETERS, "store": store.uri, "store_endpoint": s3_environment.endpoint}
+    config = RunConfig.parse({**CONFIG, "store": store.uri})
+    parameters = pipeline_parameters(config, declared_parameters(compiled)) | {"store_endpoint": s3_environment.endpoint}
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
-    root, first, second = tmp_path / "root", io.StringIO(), io.StringIO()
+    root, first = tmp_path / "root", io.StringIO()
     run_local(compiled, parameters, root, Output(first))
     written = {info.key: info.etag for info in store.list()}
-    run_local(compiled, parameters, root, Output(second))
+    second = run_again_by_command({**CONFIG, "store": store.uri}, s3_environment.endpoint, tmp_path)
 
     manifest = load_manifest(store, "scenes")
     summary = find_summary("steered", store)
@@ -63,8 +73,8 @@ def test_the_compiled_pipeline_runs_whole_and_finds_what_is_done(
         layout.report("steered"),
     ):
         assert key in written
-    assert {"ingest_done", "reference_published", "train_starts"} <= set(events(first))
-    assert {"ingest_found", "reference_found", "train_found"} <= set(events(second))
+    assert {"ingest_done", "reference_published", "train_starts"} <= events(first.getvalue())
+    assert {"ingest_found", "reference_found", "train_found"} <= events(second)
     after = {info.key: info.etag for info in store.list()}
     assert {key for key in after if after[key] != written.get(key)} <= {layout.report("steered")}
 

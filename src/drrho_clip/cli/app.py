@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -62,10 +64,14 @@ def _options(
 
 
 def run_app(app: typer.Typer, arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 good, 1 a fault of ours, 2 a fault in the input, 130 stopped by Ctrl-C."""
+    """Run one command and return its exit code: 0 good, 1 a fault of ours, 2 a fault in the input, 130 stopped by Ctrl-C.
+
+    SIGTERM ends the process with 143, through every `finally` on the way.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="drrho", standalone_mode=False)
+        with _terminable():
+            code = typer.main.get_command(app).main(arguments, prog_name="drrho", standalone_mode=False)
     except DrrhoError as error:
         return _failed(error, str(error), error.exit_code, debug="--debug" in arguments)
     except ClickException as error:
@@ -76,6 +82,24 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 141
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, through its `finally` blocks."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever owns the process decides
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _failed(error: BaseException, message: str, code: int, *, debug: bool) -> int:
