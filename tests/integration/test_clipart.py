@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from drrho_clip.data.manifest import load_manifest
+from drrho_clip.evaluation.step import read_evaluation
 from drrho_clip.storage import Store, layout
 from drrho_pipelines.demo import run_demo
 from drrho_pipelines.settings import DemoSettings, load_demo
@@ -56,11 +56,16 @@ def test_600_pictures_from_the_package_to_the_comparison(pictures: Path, s3_stor
     assert 0.2 < dirty.exchanged / dirty.splits["train"] < 0.4
     assert {"animals", "food", "signs and symbols"} <= set(dirty.classnames)
 
-    evaluation = json.loads(s3_store.read(layout.evaluation("clipart-drrho", "clipart", "heldout")))
-    assert dirty.splits["heldout"] in evaluation.values() or str(dirty.splits["heldout"]) in json.dumps(evaluation)
+    evaluated = read_evaluation(s3_store, layout.evaluation("clipart-drrho", "clipart", "heldout-all"))
+    assert evaluated.samples == dirty.splits["heldout"]
+    # Of all splits, equal pictures counted once.
+    assert dirty.splits["heldout"] < evaluated.retrieval.candidate_images <= dirty.total
+    assert evaluated.zero_shot is not None
+    assert evaluated.zero_shot.classes == len(dirty.classnames)
     page = (tmp_path / "clipart.html").read_text(encoding="utf-8")
     assert page == s3_store.read(layout.comparison("clipart")).decode()
-    assert "drrho" in shown
+    assert "[5/5] comparison: done" in shown
+    assert f"Report: {tmp_path / 'clipart.html'}" in shown
 
     run_demo(settings, s3_store.uri, tmp_path)
     again = capfd.readouterr().out
