@@ -22,9 +22,27 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+# What an outer `make test` hands down, which would speak in the inner calls.
+OUTER_MAKE = {
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEOVERRIDES",
+    "STORE",
+    "FOLDER",
+    "DATA",
+    "ARGS",
+    "IMAGE",
+    "BASE",
+    "EXTRAS",
+    "PYTHON",
+}
+
+
 def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in OUTER_MAKE} | variables
     return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **variables}, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120
+        command, cwd=cwd, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120
     )
 
 
