@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kfp import dsl
 
+from drrho_clip.config import SMALL
 from drrho_components.evaluate import evaluate
 from drrho_components.ingest import ingest
 from drrho_components.reference import reference
@@ -18,14 +19,7 @@ EVALUATE = Step("evaluate", evaluate, linked=("depends_on", "model", "reference"
 REPORT = Step("report", report, linked=("depends_on", "runs", "split"))
 STEPS = (INGEST, REFERENCE, TRAIN, EVALUATE, REPORT)
 
-DEFAULTS = {
-    "reference_model": "",
-    "train_method": "fastclip",
-    "train_architecture": "drrho-small",
-    "train_batch_size": 128,
-    "train_samples": 128_000,
-    "train_warmup_steps": 100,
-}
+DEFAULTS = {"reference_model": "", "train_method": "fastclip", **{f"train_{key}": value for key, value in SMALL.items()}}
 """Defaults that run on a CPU without internet; the components' own are the published ones, for many GPUs and a public model.
 
 To steer, set `reference_model` (ViT-B-32/openai, or run:NAME) and `train_method` drrho."""

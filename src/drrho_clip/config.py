@@ -35,6 +35,21 @@ SECTIONS: Mapping[str, type[Config]] = {
 """The steps' own configs, by the name of their section."""
 
 
+SMALL: Mapping[str, Any] = {
+    "architecture": "drrho-small",
+    "batch_size": 128,
+    "samples": 128_000,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.1,
+    "warmup_steps": 50,
+    "temperature": 0.1,
+    "gamma_min": 0.6,
+    "augmentation": "shift",
+}
+"""Training that a CPU does in minutes; the defaults of `train` are the published ones, for many GPUs and millions of samples.
+A temperature of 0.01 is for thousands of negatives: with a hundred, a few of them would get all the weight."""
+
+
 class RunConfig(Config):
     """Everything about one run. `dataset` and `run` are handed down to the steps, and so is the name of the reference.
 

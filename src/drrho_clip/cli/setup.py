@@ -28,7 +28,8 @@ def init(
       drrho init ~/pets
       drrho init s3://bucket/shards/ --store s3://bucket/drrho --published --out cc12m.yaml
     """
-    from drrho_clip.cli.template import SMALL, commented_yaml, guess_source
+    from drrho_clip.cli.template import commented_yaml, guess_source
+    from drrho_clip.config import SMALL
 
     ingest = guess_source(data)
     name = dataset or _name(data)
@@ -37,7 +38,7 @@ def init(
         "dataset": name,
         "run": f"{name}-drrho",
         "ingest": ingest,
-        "train": dict(SMALL) if small else {},
+        "train": {"method": "drrho", **({**SMALL, "eps": 0.1} if small else {})},
     }
     text = commented_yaml(values, str(out))
     try:

@@ -16,9 +16,6 @@ TABLES = (".csv", ".tsv", ".parquet")
 SCANNED_FILES = 20_000
 """How many files of a folder are looked at to guess its kind."""
 
-SMALL: Mapping[str, Any] = {"architecture": "drrho-small", "batch_size": 128, "samples": 128_000, "warmup_steps": 100}
-"""A training that a CPU does in minutes; the defaults are the published ones, for many GPUs."""
-
 HEADER = """\
 # Settings of one run of drrho. Lines that are commented out show the default.
 # The names of the dataset, the run and the reference are written once and handed down to the steps.
@@ -83,12 +80,15 @@ def commented_yaml(values: Mapping[str, Any], file: str = "my.yaml") -> str:
     return "\n".join(lines) + "\n"
 
 
+MADE = {"train.reference", "report.split"} | {target for targets in HANDED_DOWN.values() for target in targets}
+"""Settings that follow from others, and are only in the way here."""
+
+
 def _section(name: str, config: type[Config], values: Mapping[str, Any]) -> list[str]:
-    taken = {target for targets in HANDED_DOWN.values() for target in targets}
     return [
         _line("  ", key, field, values.get(key))
         for key, field in config.model_fields.items()
-        if f"{name}.{key}" not in taken or key in values
+        if f"{name}.{key}" not in MADE or key in values
     ]
 
 
