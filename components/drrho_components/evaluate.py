@@ -32,13 +32,13 @@ def evaluate(
     from drrho_components.steps import fingerprint, settings, step
 
     with step("evaluate", arguments):
-        wanted = {"": {"run": run, "model": model}, "reference_": {"reference": reference}}
-        nothing = {"run": "", "model": "", "reference": ""}
-        results = []
-        for prefix, subject in wanted.items():
-            if any(subject.values()):
-                config = settings(EvaluateConfig, {**arguments, **nothing, **subject})
-                results.append(measure(config, open_store(store)))
-                for name, value in results[-1].scalars().items():
-                    metrics.log_metric(prefix + name, value)
-        return config.label, fingerprint(*results)
+        opened = open_store(store)
+        beside = bool(reference and (run or model))
+        config = settings(EvaluateConfig, {**arguments, "reference": "" if beside else reference})
+        results = {"": measure(config, opened)}
+        if beside:
+            results["reference_"] = measure(settings(EvaluateConfig, {**arguments, "run": "", "model": ""}), opened)
+        for prefix, result in results.items():
+            for name, value in result.scalars().items():
+                metrics.log_metric(prefix + name, value)
+        return config.label, fingerprint(*results.values())

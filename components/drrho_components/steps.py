@@ -56,7 +56,7 @@ def use_endpoint(endpoint: str) -> None:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"'{endpoint}' is no endpoint", where="store_endpoint", fix="Write it as http://host:port.")
-    os.environ["AWS_ENDPOINT_URL"] = endpoint
+    os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ENDPOINT_URL_S3=endpoint)
 
 
 def write_manifest(artifact: Any, uri: str, facts: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from drrho_clip.errors import ConfigError, nearest
 from drrho_components import IMAGE
+from drrho_pipelines.local import make_folder
 
 IMAGE_PATTERN = re.compile(r"[a-z0-9][\w.\-/:]*(@sha256:[0-9a-f]{64})?", re.ASCII)
 
@@ -36,10 +37,7 @@ def compile_pipelines(out: Path, image: str = IMAGE, names: tuple[str, ...] = ()
     if not IMAGE_PATTERN.fullmatch(image):
         raise ConfigError(f"'{image}' is no image", fix="Write it as registry/name:tag or registry/name@sha256:digest.")
     chosen = {name: find_pipeline(name) for name in names} or pipelines()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"Cannot write pipelines there: {error.strerror}", where=str(out)) from None
+    make_folder(out)
     return [_compile(pipeline, out / f"{name}.yaml", image) for name, pipeline in chosen.items()]
 
 

@@ -16,6 +16,7 @@ from drrho_clip.observe import configure_logs
 from drrho_clip.observe.logs import LEVEL
 from drrho_clip.storage import Store, layout, open_store
 from drrho_clip.training import TrainConfig
+from drrho_pipelines.local import make_folder
 from drrho_pipelines.settings import DemoSettings
 
 
@@ -37,7 +38,7 @@ def run_demo(settings: DemoSettings, store: str | None, folder: Path) -> None:
         os.environ.setdefault(LEVEL, "warning")  # bars and one line per part say enough
         configure_logs()
     started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with _store(store, folder) as opened, tempfile.TemporaryDirectory(prefix="drrho-demo-") as scratch:
         parts = _parts(settings, opened, folder, Path(scratch))
         for number, part in enumerate(parts, start=1):

@@ -36,6 +36,7 @@ def run_local(compiled: Path, parameters: Mapping[str, Any], root: Path, output:
     output = output or Output()
     values = check_parameters(compiled, parameters)
     _refuse_python3({**values, "root": str(root.resolve())})
+    make_folder(root)
     with tempfile.TemporaryDirectory(prefix="drrho-pipeline-") as folder:
         job = Path(folder) / "job.json"
         job.write_text(json.dumps({"pipeline": str(compiled), "parameters": values, "root": str(root)}))
@@ -51,6 +52,14 @@ def run_local(compiled: Path, parameters: Mapping[str, Any], root: Path, output:
     output.close()
     if code != 0:
         raise _reason(output)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for output; ConfigError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"Cannot write there: {error.strerror}", where=str(folder), fix="Name another folder.") from None
 
 
 def check_parameters(compiled: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ SHARED: Mapping[str, str] = {
     "store_endpoint": "",
     "store_secret": "mlpipeline-minio-artifact",
     "dataset": "openmoji",
-    "run": "drrho",
+    "run": "steering",
 }
 """Parameters that several steps take, without a prefix. The store and its secret are those of a Kubeflow installation."""
 

@@ -84,7 +84,9 @@ BAD_INPUT = {
     "pipeline parameter of a wrong type": (["pipeline", "run", "-p", "train_processes=two"], "takes a value of the type integer"),
     "setting that a pipeline hands on": (["pipeline", "run", "--set", "train.dataset_version=3"], "'train.dataset_version' is 3"),
     "unusable image": (["pipeline", "compile", "--image", "my image"], "'my image' is no image"),
-    "unwritable folder": (["pipeline", "compile", "--out", "list.yaml/x"], "Cannot write pipelines there"),
+    "unwritable folder": (["pipeline", "compile", "--out", "list.yaml/x"], "Cannot write there"),
+    "unwritable artifacts": (["pipeline", "run", "--root", "list.yaml/x"], "Cannot write there"),
+    "unwritable demo": (["demo", "--folder", "list.yaml/x"], "Cannot write there"),
     "demo settings": (["demo", "--config", "list.yaml"], "holds no settings, but a list"),
 }
 

@@ -80,6 +80,7 @@ BROKEN = {
     "unusable settings": (ingest, {"source": "scenes", "samples": 1.5}, "'samples'"),
     "no dataset": (train, {"method": "openclip"}, "There is no dataset 'openmoji'"),
     "no launcher": (train, {"method": "openclip", "launcher": "torchrun"}, "There is no launcher 'torchrun'"),
+    "nothing to evaluate": (evaluate, {}, "set exactly one of run, model and reference"),
     "no run": (report, {"runs": "none"}, "none"),
     "endpoint with a password": (ingest, {"store_endpoint": "http://me:secret@weed:8333"}, "Kubernetes secret"),
     "endpoint without a scheme": (ingest, {"store_endpoint": "weed:8333"}, "'weed:8333' is no endpoint"),
