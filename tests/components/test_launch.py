@@ -13,7 +13,7 @@ from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.ingest import ingest
 from drrho_clip.errors import ConfigError, DrrhoError, LaunchError
 from drrho_clip.storage import Store
-from drrho_clip.training import TrainConfig, find_summary, train
+from drrho_clip.training import TrainConfig, train
 from drrho_components.launch import LAUNCHERS, Resources, Topology, launcher, start_with
 
 TINY = {"method": "openclip", "architecture": "drrho-nano", "batch_size": 8, "samples": 32, "warmup_steps": 1, "dataset": "s"}
@@ -42,10 +42,11 @@ def test_local_takes_no_second_machine():
 
 
 @pytest.mark.parametrize("name", [name for name in LAUNCHERS if name != "local"])
-def test_cluster_launchers_say_that_they_need_one(name: str, dataset: Store):
+def test_cluster_launchers_say_that_they_need_one_before_anything_is_written(name: str, dataset: Store):
+    before = {info.key for info in dataset.list()}
     with pytest.raises(LaunchError, match=f"'{name}' needs a Kubernetes cluster.*launcher 'local'"):
         train(TrainConfig(run="r", **TINY), dataset, launch=start_with(name, nodes=1, processes=1))
-    assert find_summary("r", dataset) is None
+    assert {info.key for info in dataset.list()} == before
 
 
 def test_unknown_launchers_are_named_with_the_nearest():

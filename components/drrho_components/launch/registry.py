@@ -11,25 +11,16 @@ from drrho_components.launch.local import LocalLauncher
 LAUNCHERS = ("local", "pytorchjob", "trainjob")
 
 
-class ClusterLauncher:
-    """A job kind of a cluster, which this version does not start."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def run(self, command: list[str], topology: Topology, resources: Resources) -> None:
-        """See Launcher."""
-        raise LaunchError(
-            f"The launcher '{self.kind}' needs a Kubernetes cluster and is not part of this version",
-            fix="Use the launcher 'local': it trains inside the step, on all GPUs that the step asks for.",
-        )
-
-
 def launcher(name: str) -> Launcher:
-    """Return the launcher called `name`; ConfigError names the nearest ones."""
+    """Return the launcher called `name`; ConfigError names the nearest ones, LaunchError says what it lacks."""
     if name not in LAUNCHERS:
         raise ConfigError(f"There is no launcher '{name}'", fix=nearest(name, LAUNCHERS))
-    return LocalLauncher() if name == "local" else ClusterLauncher(name)
+    if name != "local":
+        raise LaunchError(
+            f"The launcher '{name}' needs a Kubernetes cluster and is not part of this version",
+            fix="Use the launcher 'local': it trains inside the step, on all GPUs that the step asks for.",
+        )
+    return LocalLauncher()
 
 
 def start_with(name: str, *, nodes: int, processes: int) -> Callable[[list[str]], None]:
