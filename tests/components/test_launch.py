@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -60,7 +59,7 @@ def test_a_topology_has_at_least_one_of_everything(topology: dict[str, int]):
         Topology(**topology)
 
 
-def test_sigterm_reaches_the_training_and_a_second_start_goes_on(dataset: Store, tmp_path: Path):
+def test_sigterm_reaches_the_training(dataset: Store):
     """The step gets SIGTERM (a pod is evicted, a run is stopped): the training writes a checkpoint before it ends."""
     config = {**TINY, "samples": 80_000, "run": "r", "log_steps": 1, "checkpoint_steps": 10_000}
     code = (
