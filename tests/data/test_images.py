@@ -144,6 +144,7 @@ def colour_key(mode: str, size: tuple[int, int], key: Any) -> bytes:
         pytest.param(palette_with_transparency(), [WHITE, RED, (127, 127, 255)], id="palette with alpha"),
         pytest.param(colour_key("RGB", (2, 1), (0, 0, 0)), [WHITE, (200, 10, 10)], id="colour key of RGB"),
         pytest.param(colour_key("L", (2, 1), 0), [WHITE, (200, 200, 200)], id="colour key of grey"),
+        pytest.param(colour_key("I;16", (2, 1), 200), [(0, 0, 0), WHITE], id="colour key of 16-bit grey"),
         pytest.param(encode(Image.new("1", (2, 1), 1)), [WHITE, WHITE], id="one bit"),
     ],
 )
@@ -309,6 +310,11 @@ def test_shorter_side_is_shrunk_never_enlarged(size: tuple[int, int], image_size
     assert Image.open(io.BytesIO(prepared.data)).size == expected
 
 
+def test_what_is_encoded_anew_is_not_enlarged_either() -> None:
+    prepared = prepare(encode(noise(20, 10, "RGBA")), image_size=25)
+    assert (prepared.mode, prepared.width, prepared.height) == ("RGBA", 20, 10)
+
+
 def test_shrinking_is_antialiased() -> None:
     stripes = np.zeros((64, 64), dtype=np.uint8)
     stripes[:, ::2] = 255
@@ -387,9 +393,7 @@ def test_damaged_bytes_give_a_picture_or_a_reason(seed: int) -> None:
         decode_image(prepared.data)
 
 
-@pytest.mark.parametrize(
-    ("image_format", "expected"), [("JPEG", True), ("PNG", True), ("WEBP", True), ("GIF", True), ("TIFF", True)]
-)
-def test_pictures_are_known_by_their_first_bytes(image_format: str, expected: bool) -> None:
-    assert looks_like_image(encode(noise(8, 8), image_format)[:16]) == expected
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_pictures_are_known_by_their_first_bytes(image_format: str) -> None:
+    assert looks_like_image(encode(noise(8, 8), image_format)[:16])
     assert not looks_like_image(b"a caption, no picture")

@@ -49,6 +49,13 @@ def test_separators_are_guessed_and_logged(images: Path, text: str | bytes, name
     assert source.total() == 2
 
 
+def test_known_names_decide_between_separators(images: Path) -> None:
+    text = "image;title,en,fr\nimages/0.png;one,two,three\n"
+    assert captions(open_kind("table", write_table(images, text), caption_field="title,en,fr")) == {
+        "images/0.png": "one,two,three"
+    }
+
+
 def test_separators_within_cells_do_not_mislead(images: Path) -> None:
     text = (
         'caption;path\n"a cat, a dog, and; a bird";images/0.png\n"one, two\nthree";images/1.png\n"say ""hi"", you";images/2.png\n'
