@@ -55,9 +55,9 @@ def proxy(s3_environment: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.fixture
-def far_store(proxy: FaultProxy, seaweed: SeaweedServer) -> Store:
+def far_store(proxy: FaultProxy, seaweed: SeaweedServer) -> S3Store:
     """An empty store behind the proxy."""
-    return open_store(f"{seaweed.store_uri}/{uuid.uuid4().hex}")
+    return S3Store(seaweed.bucket, uuid.uuid4().hex)
 
 
 @pytest.mark.parametrize("reset", [True, False], ids=["RST", "FIN"])
@@ -130,6 +130,17 @@ def test_an_own_write_whose_answer_was_lost_is_no_conflict(far_store: Store, pro
     with pytest.raises(ObjectChanged):
         far_store.write("a", b"another's", if_absent=True)
     assert proxy.cuts == 3
+
+
+def test_an_own_large_upload_whose_answer_was_lost_is_no_conflict(far_store: S3Store, proxy: FaultProxy, tmp_path: Path):
+    (tmp_path / "a").write_bytes(some_bytes(9 * MIB))
+    events = far_store.connection.client.meta.events
+    events.register(
+        "before-send.s3.CompleteMultipartUpload", lambda **_: proxy.cut(after=30, reset=True) if not proxy.cuts else None
+    )
+    far_store.upload("a", tmp_path / "a", if_absent=True)
+    assert proxy.cuts == 1
+    assert far_store.read("a") == some_bytes(9 * MIB)
 
 
 def test_a_failed_upload_leaves_no_parts(s3_store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

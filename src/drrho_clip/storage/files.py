@@ -48,7 +48,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 @contextmanager
 def atomic_file(path: Path, publish: Callable[[str, str], None] = os.replace) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` and, if all goes well, `publish(temporary, path)`; otherwise nothing is left."""
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}{TEMPORARY}")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -37,7 +37,7 @@ class LocalStore(Store):
         path = self._path(key)
         try:
             with disk_errors(path):
-                return _info(key, path) if path.is_file() else None
+                return _info(key, path, path.stat()) if path.is_file() else None
         except ObjectMissing:
             return None
 
@@ -45,6 +45,8 @@ class LocalStore(Store):
         """Open the file; it stays the version that was opened even when it is replaced meanwhile."""
         path = self._path(key)
         with disk_errors(path):
+            if not path.is_file():
+                raise ObjectMissing("There is no such file", where=str(path))
             stream = path.open("rb")
             try:
                 if etag is not None:
@@ -80,8 +82,10 @@ class LocalStore(Store):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield the files whose key starts with `prefix`, sorted by key."""
         folder = self.root / check_prefix(prefix).rpartition("/")[0]
-        keys = [Path(parent, name).relative_to(self.root).as_posix() for parent, _, names in os.walk(folder) for name in names]
-        for key in sorted(keys, key=str.encode):
+        with disk_errors(folder):
+            walk = os.walk(folder, onerror=_raise_unless_missing)
+            keys = [Path(parent, name).relative_to(self.root).as_posix() for parent, _, names in walk for name in names]
+        for key in sorted(keys, key=os.fsencode):
             if key.startswith(prefix) and not reserved(key) and (info := self.head(key)):
                 yield info
 
@@ -89,7 +93,8 @@ class LocalStore(Store):
         """Delete the file; folders stay."""
         path = self._path(key)
         with disk_errors(path):
-            path.unlink(missing_ok=True)
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
@@ -99,12 +104,19 @@ class LocalStore(Store):
         # A hard link fails where the name is taken, a rename replaces: each is one atomic step of the file system.
         with atomic_file(path, partial(_link, path) if if_absent else os.replace) as target:
             copy_stream(source, target)
-        return _info(key, path)
+            target.flush()
+            status = os.fstat(target.fileno())
+        return _info(key, path, status)
 
 
-def _info(key: str, path: Path) -> ObjectInfo:
-    status = path.stat()
+def _info(key: str, path: Path, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(key, status.st_size, partial(_etag, path, _version(status)))
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    """A folder that cannot be read must not shorten a listing; one that is gone holds nothing."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _link(path: Path, temporary: str, target: str) -> None:
@@ -119,7 +131,7 @@ def _locked(path: Path) -> Iterator[Path]:
     """Hold the lock of one object; the lock file stays, because removing it would let two writers hold 'the' lock."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f".{path.name[:200]}{LOCK}").open("wb") as lock:
+        with path.with_name(f".{path.name[:40]}{LOCK}").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield path
 

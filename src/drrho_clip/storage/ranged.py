@@ -62,17 +62,18 @@ class RangedReader(io.RawIOBase):
         if not view:
             return 0
         for failures in range(ATTEMPTS):
+            if failures:
+                time.sleep(self._random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures)))
             with self._errors(self._where):
                 count = self._try_read(view)
             if count:
                 self._position += count
                 return count
             self._drop()
-            time.sleep(self._random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures)))
         raise StorageError(
             f"The connection broke {ATTEMPTS} times in a row at byte {self._position:,}",
             where=self._where,
-            fix="Check the network and the server; what was read so far was not kept.",
+            fix="Check the network and the server.",
         )
 
     def readall(self) -> bytes:

@@ -77,6 +77,8 @@ class S3Store(Store):
                 response = self.connection.client.put_object(
                     Bucket=self.bucket, Key=self._full(key), Body=bytes(data), **condition
                 )
+        except ObjectMissing as error:  # how some servers say that there is nothing to match
+            raise ObjectChanged("There is no object of the version that was expected", where=error.where) from error
         except ObjectChanged as error:
             if self._refused_itself(error, info):
                 return info

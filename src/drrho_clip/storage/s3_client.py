@@ -61,7 +61,7 @@ class Connection:
         """Raise what goes wrong inside as StorageError that names object, endpoint, credentials and what to do."""
         try:
             yield
-        except (aws.ClientError, aws.BotoCoreError, aws.HTTPClientError) as error:
+        except (aws.ClientError, aws.BotoCoreError) as error:
             where = f"{uri} at {self.endpoint}, {self.identity}"
             raise _translate(error, where) from error
 
@@ -122,11 +122,6 @@ def _client_config(*, foreign: bool, direct: bool) -> Config:
     return Config(**settings)
 
 
-def error_code(error: aws.ClientError) -> str:
-    """Return the code of a refusal: 'NoSuchKey', or the HTTP status where there was no body."""
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
 def _translate(error: Exception, where: str) -> StorageError:
     if isinstance(error, aws.ClientError):
         return _translate_refusal(error, where)
@@ -144,7 +139,8 @@ def _translate(error: Exception, where: str) -> StorageError:
 
 
 def _translate_refusal(error: aws.ClientError, where: str) -> StorageError:
-    code = error_code(error)
+    details = error.response.get("Error", {})
+    code = str(details.get("Code", ""))  # the HTTP status where the answer had no body
     if code == "NoSuchBucket":
         return StorageError("There is no such bucket", where=where, fix="Create the bucket, or correct its name or the endpoint.")
     if code in _MISSING:
@@ -159,5 +155,4 @@ def _translate_refusal(error: aws.ClientError, where: str) -> StorageError:
         return StorageError("The object store forbids this", where=where, fix=fix)
     if code == "RequestTimeTooSkewed":
         return StorageError("The clock of this machine differs too much from the store's", where=where, fix="Set the clock.")
-    message = error.response.get("Error", {}).get("Message", "")
-    return StorageError(f"The object store refused: {code} {message}".rstrip(), where=where)
+    return StorageError(f"The object store refused: {code} {details.get('Message', '')}".rstrip(), where=where)
