@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from drrho_clip.doctor import find_program
 from drrho_clip.errors import StorageError
 from drrho_clip.observe import get_logger
-from drrho_clip.storage.files import atomic_file
+from drrho_clip.storage.files import atomic_file, disk_errors
 from drrho_clip.storage.s3_client import make_client
 
 BUCKET = "drrho"
@@ -43,7 +43,8 @@ class SeaweedServer:
     """Context manager: `weed mini` on `folder`, which keeps objects and credentials for the next start.
 
     Inside, `environment` holds the AWS_* variables that lead to it and `store_uri` its bucket. The server ends with the
-    context, with an exception or Ctrl-C in it, and with this process however that dies. StorageError if it cannot start.
+    context, with an exception or Ctrl-C in it and, on Linux, with the thread that entered it, however that dies.
+    StorageError if it cannot start.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, bucket: str = BUCKET) -> None:
@@ -84,8 +85,9 @@ class SeaweedServer:
 
     def __enter__(self) -> Self:
         weed = find_weed()
-        (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        self._lock = _take_lock(self.folder / "lock")
+        with disk_errors(self.folder):
+            (self.folder / "data").mkdir(parents=True, exist_ok=True)
+            self._lock = _take_lock(self.folder / "lock")
         try:
             self._access_key, self._secret_key = _credentials(self.folder / "s3.json")
             self._start(weed)

@@ -145,6 +145,12 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest
     assert json.loads((tmp_path / "s3.json").read_text())["identities"][0]["credentials"][0]["secretKey"] not in str(raised.value)
 
 
+def test_a_folder_that_cannot_be_made(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="A file stands where a folder is needed"), SeaweedServer(tmp_path / "file/folder"):
+        pass
+
+
 def test_a_missing_program_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
