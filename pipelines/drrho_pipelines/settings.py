@@ -15,19 +15,20 @@ from drrho_clip.schema import Config
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "ingest": {
         "source": "openmoji",
+        "caption_template": "{name}, {group}",
         "image_size": 32,
         "caption_noise": 0.3,
         "heldout_fraction": 0.15,
-        "validation_fraction": 0.05,
+        "validation_fraction": 0.1,
     },
     "reference_train": {"method": "openclip", "architecture": "drrho-tiny"},
     "train": {
         "architecture": "drrho-small",
         "batch_size": 256,
-        "samples": 64_000,
+        "samples": 51_200,
         "learning_rate": 1e-3,
         "weight_decay": 0.1,
-        "warmup_steps": 25,
+        "warmup_steps": 20,
         "gamma_min": 0.6,
         "augmentation": "shift",
         "checkpoint_steps": 100,

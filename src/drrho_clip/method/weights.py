@@ -1,4 +1,4 @@
-"""The last weight of every sample: what the objective let it count, for galleries and data curation."""
+"""The mean weight of every sample: what the objective let it count, for galleries and data curation."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from drrho_clip import distributed
 
 
 class SampleWeights(nn.Module):
-    """Weights [samples, 2] (image anchor, text anchor) of the last visit, and the step of that visit (-1 = never)."""
+    """Sums of the weights [samples, 2] (image anchor, text anchor) over a sample's visits, and their number [samples].
 
-    last: Tensor
-    step: Tensor
+    A single visit says little: its weight goes with the chance of the batch's negatives. Every rank holds the same state.
+    """
+
+    total: Tensor
+    visits: Tensor
 
     def __init__(self, samples: int) -> None:
         super().__init__()
-        self.register_buffer("last", torch.full((samples, 2), torch.nan))
-        self.register_buffer("step", torch.full((samples,), -1, dtype=torch.int64))
+        self.register_buffer("total", torch.zeros(samples, 2))
+        self.register_buffer("visits", torch.zeros(samples, dtype=torch.int64))
 
     @torch.no_grad()
-    def record(self, index: Tensor, weights: Tensor, valid: Tensor, step: int) -> None:
-        """Keep the weights [b, 2] of this rank's samples."""
-        self.last[index[valid]] = weights[valid].to(self.last.dtype)
-        self.step[index[valid]] = step
+    def record(self, index: Tensor, weights: Tensor, valid: Tensor) -> None:
+        """Add the weights [b, 2] of the global batch, of which every rank passes its own part."""
+        index, weights, valid = (distributed.gather(value) for value in (index, weights, valid))
+        self.total.index_add_(0, index[valid], weights[valid].to(self.total.dtype))
+        self.visits.index_add_(0, index[valid], torch.ones_like(index[valid]))
 
-    @torch.no_grad()
-    def merge_ranks(self) -> None:
-        """Take every sample's newest weight from whichever rank saw it last; all ranks end with the same state."""
-        steps, lasts = distributed.gather(self.step[None]), distributed.gather(self.last[None])
-        newest = steps.argmax(0)
-        rows = torch.arange(len(newest), device=newest.device)
-        self.step.copy_(steps[newest, rows])
-        self.last.copy_(lasts[newest, rows])
+    def mean(self) -> tuple[Tensor, Tensor]:
+        """Return (index [n], weight [n, 2]) of the samples that were visited, on the CPU."""
+        index = self.visits.nonzero()[:, 0]
+        return index.cpu(), (self.total[index] / self.visits[index, None]).cpu()

@@ -29,7 +29,7 @@ BINS = 20  # of the histogram of the weights
 class Weights:
     """Per-sample weights of a run, [n]: the share of its gradient that a sample keeps, mean of its image and text side.
 
-    0 is nothing and about 1 all of it; more where the moving average u lags behind a pair whose loss has grown.
+    0 is nothing and 1 all of it; a little more where the moving average u lags behind a loss that grows.
     """
 
     index: np.ndarray

@@ -110,7 +110,7 @@ class Trainer:
             self.step += 1
             interval.steps += 1
             interval.skipped += int((~batch.valid).sum())
-            self.weights.record(batch.index, result.weights, batch.valid, self.step)
+            self.weights.record(batch.index, result.weights, batch.valid)
             last, stopped = self.step == config.steps, distributed.any_rank(self.stop, self.device)
             saving = last or stopped or self.step % config.checkpoint_steps == 0
             if saving or self.step % config.log_steps == 0:
@@ -202,7 +202,6 @@ class Trainer:
 
     def _save(self) -> None:
         started = time.monotonic()
-        self.weights.merge_ranks()
         if distributed.rank() == 0:
             state: dict[str, Any] = {"seconds": self.seconds, "skipped": self.skipped}
             self.history.flush()

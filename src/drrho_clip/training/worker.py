@@ -97,9 +97,8 @@ def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
 
 
 def _weights_table(trainer: Trainer) -> bytes:
-    seen = (trainer.weights.step >= 0).nonzero()[:, 0].cpu()
-    weights = trainer.weights.last.cpu()[seen]
-    table = pa.table({"index": seen.numpy(), "image_weight": weights[:, 0].numpy(), "text_weight": weights[:, 1].numpy()})
+    index, weights = trainer.weights.mean()
+    table = pa.table({"index": index.numpy(), "image_weight": weights[:, 0].numpy(), "text_weight": weights[:, 1].numpy()})
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
