@@ -74,7 +74,8 @@ def prepare_all(rows: Iterable[Row], config: IngestConfig) -> Generator[Prepared
     except BrokenProcessPool:
         raise DataError(
             f"One of {workers} workers that decode images ended without a word, probably for want of memory",
-            fix="Set workers to a smaller number (1 = no extra process), or max_image_pixels to less.",
+            fix="Set workers to a smaller number (1 = no extra process), or max_image_pixels to less. A script of your own that"
+            " calls this needs `if __name__ == '__main__':` around its work, since workers import it.",
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

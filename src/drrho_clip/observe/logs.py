@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
+from tqdm import tqdm
 
 LEVEL = "DRRHO_LOG_LEVEL"
 """Environment variable: level of the logs where none is given, for the processes that a command starts."""
@@ -27,10 +29,23 @@ def configure_logs(*, json: bool | None = None, level: str = "", **context: Any)
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _AboveBars())),
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(**context)
+
+
+class _AboveBars(io.TextIOBase):
+    """stderr, with the progress bars that stand there moved below what is written."""
+
+    def write(self, text: str) -> int:
+        """Write `text`, whole lines."""
+        with tqdm.external_write_mode(file=sys.stderr):
+            return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush stderr."""
+        sys.stderr.flush()
 
 
 def get_logger() -> Any:
