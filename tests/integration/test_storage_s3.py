@@ -97,7 +97,7 @@ def test_a_network_that_stays_broken_ends_the_reading(far_store: Store, proxy: F
 
 def test_an_object_replaced_between_two_connections_is_never_mixed(s3_store: Store, far_store: Store, proxy: FaultProxy):
     far_store.write("a", some_bytes(30 * MIB))
-    proxy.cut(after=3_000_000, reset=True)
+    proxy.cut(after=3_000_000, reset=False)  # a reset could throw away bytes before the first MiB has been read
     with far_store.open("a") as stream:
         first = stream.read(MIB)
         open_store(far_store.uri).write("a", some_bytes(30 * MIB, seed=1))
