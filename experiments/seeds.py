@@ -1,7 +1,7 @@
 """The tables of docs/results.md: the demo (or a YAML file like it) over several seeds, mean and standard error, as Markdown.
 
-    python benchmarks/seeds.py --folder results
-    python benchmarks/seeds.py --folder results --config examples/clipart/clipart.yaml --data pictures
+    python experiments/seeds.py --folder results
+    python experiments/seeds.py --folder results --config examples/clipart/clipart.yaml --data pictures
 
 Every seed trains a reference and all methods of its own on the same dataset; what is done is found.
 """

@@ -1,7 +1,7 @@
 """Tune every method of the demo (or of a YAML file like it) with the same effort, on the training and validation splits alone.
 
-    python benchmarks/temperatures.py --folder lab
-    python benchmarks/temperatures.py --folder lab --config examples/clipart/clipart.yaml --data pictures
+    python experiments/temperatures.py --folder lab
+    python experiments/temperatures.py --folder lab --config examples/clipart/clipart.yaml --data pictures
 
 Six settings per method, one seed that no result uses (100): the temperature at the start for OpenCLIP and FastCLIP, which learn
 it; temperature and eps for DRRho-CLIP. The measure is the mean of R@5 both ways among the validation samples. Runs that are done
@@ -61,8 +61,8 @@ def main() -> None:
 
 def _grid(settings: DemoSettings, store: Store) -> Iterator[tuple[str, RunConfig]]:
     """Every method's settings in turn, so that an early end leaves all methods equally far."""
-    for place in zip(*(((method, values) for values in grid) for method, grid in GRID.items()), strict=True):
-        for method, values in place:
+    for row in zip(*GRID.values(), strict=True):
+        for method, values in zip(GRID, row, strict=True):
             tuned = settings.model_copy(update={"methods": {method: {**settings.methods[method], **values}}})
             config = tuned.method_config(store.uri, method)
             label = "-".join([method, *(f"{key}{value:g}" for key, value in values.items())])
