@@ -81,7 +81,8 @@ def _prepare(settings: DemoSettings, config: RunConfig, store: Store) -> None:
 
 def _score(config: RunConfig, store: Store) -> tuple[float, float]:
     train(config.train, store)
-    result = evaluate(EvaluateConfig(run=config.run, dataset=config.dataset, split="validation"), store).scalars()
+    evaluation = EvaluateConfig.parse({"run": config.run, "dataset": config.dataset, "split": "validation"})
+    result = evaluate(evaluation, store).scalars()
     return result["image_to_text_recall_at_5"], result["text_to_image_recall_at_5"]
 
 
