@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.sources.captions import MISSING, BadRow
 
-IMAGE_ENDINGS = (
-    *(
+IMAGE_ENDINGS = tuple(
+    [
         ".jpg",
         ".jpeg",
         ".jpe",
@@ -27,8 +28,15 @@ IMAGE_ENDINGS = (
         ".avif",
         ".heic",
         ".heif",
-    ),
-    *(".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
+        ".jp2",
+        ".j2k",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".ico",
+    ]
 )
 PATH_CLASSES = ("{parent}", "{top}")
 
@@ -64,6 +72,11 @@ def parse_fields(text: str, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRow("caption_field", f"{name} holds no object with keys but {type(value).__name__}")
     return value
+
+
+def wants_fields(config: IngestConfig) -> bool:
+    """Whether a setting names a field of the samples' metadata."""
+    return bool(config.caption_field or config.split_field or (config.class_field and config.class_field not in PATH_CLASSES))
 
 
 def class_of(field: str, fields: Mapping[str, Any], path: str = "") -> str | None:

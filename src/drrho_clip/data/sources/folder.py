@@ -29,6 +29,7 @@ from drrho_clip.data.sources.fields import (
     parse_fields,
     split_of,
     wanted,
+    wants_fields,
 )
 from drrho_clip.data.sources.order import seeded_order
 from drrho_clip.errors import DataError
@@ -94,7 +95,7 @@ class FolderSource:
         text_file, json_file = self._beside(name, ".txt"), self._beside(name, ".json")
         fields: dict[str, Any] = {}
         repaired = False
-        if json_file and (self._wants_fields or not text_file):
+        if json_file and (wants_fields(self._config) or not text_file):
             text, repaired = decode_text((self._root / json_file).read_bytes())
             fields = parse_fields(text, json_file)
         if config.caption_template:
@@ -114,11 +115,6 @@ class FolderSource:
             split=split_of(config.split_field, fields),
             extra=dict(REPAIRED) if repaired else {},
         )
-
-    @property
-    def _wants_fields(self) -> bool:
-        config = self._config
-        return bool(config.caption_field or config.split_field or (config.class_field and config.class_field not in PATH_CLASSES))
 
     def _beside(self, name: str, ending: str) -> str | None:
         """Find `cat.txt` beside `cat.jpg`, also `cat.jpg.txt` or `cat.TXT`."""

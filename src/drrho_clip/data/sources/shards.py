@@ -15,7 +15,7 @@ from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.images import looks_like_image
 from drrho_clip.data.sources.base import Held, RawSample, Rejected, Slice
 from drrho_clip.data.sources.captions import REPAIRED, BadRow, clean_caption, decode_text, json_caption
-from drrho_clip.data.sources.fields import IMAGE_ENDINGS, PATH_CLASSES, class_of, parse_fields, split_of, text_or_none
+from drrho_clip.data.sources.fields import IMAGE_ENDINGS, class_of, parse_fields, split_of, text_or_none, wants_fields
 from drrho_clip.data.sources.locate import Tar, find_tars
 from drrho_clip.data.sources.pairing import TEXT_ENDINGS, Pair, Pairing, pair_members
 from drrho_clip.data.sources.tars import Member, index_tar
@@ -78,7 +78,7 @@ class ShardsSource:
         config = self._config
         fields: dict[str, Any] = {}
         repaired = False
-        if pair.fields and (self._wants_fields or pair.text is None):
+        if pair.fields and (wants_fields(self._config) or pair.text is None):
             text, repaired = decode_text(_slice(path, pair.fields)())
             fields = parse_fields(text, pair.fields.name)
         if pair.text and not config.caption_field:
@@ -100,11 +100,6 @@ class ShardsSource:
             split=split_of(config.split_field, fields),
             extra=dict(REPAIRED) if repaired else {},
         )
-
-    @property
-    def _wants_fields(self) -> bool:
-        config = self._config
-        return bool(config.caption_field or config.split_field or (config.class_field and config.class_field not in PATH_CLASSES))
 
 
 def _paired(path: Path, name: str) -> Pairing:
