@@ -11,33 +11,10 @@ from typing import Any
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.sources.captions import MISSING, BadRow
 
-IMAGE_ENDINGS = tuple(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".apng",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".jp2",
-        ".j2k",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".tga",
-        ".ico",
-    ]
-)
+IMAGE_ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
+    ".avif", ".heic", ".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico",
+)  # fmt: skip
 PATH_CLASSES = ("{parent}", "{top}")
 
 _JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
