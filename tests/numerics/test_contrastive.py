@@ -143,6 +143,18 @@ def test_a_reference_changes_how_much_an_anchor_counts_only_with_eps(eps, same):
     assert unchanged is same
 
 
+@pytest.mark.parametrize(("method", "floor", "count"), [("drrho", 0.2, 6), ("fastclip", 1e-14, 6), ("openclip", 1.0, 1)])
+def test_the_weight_of_an_anchor_is_what_its_negatives_bring_of_the_normaliser(method, floor, count):
+    """u / (eps + u) with the mean u over the batch; of the cross-entropy 1 - the probability of the true pair."""
+    features, reference = pair(6, 4, 8), tuple(side.detach() for side in pair(6, 3, 9))
+    config = METHODS[method](temperature=0.3, **({} if method == "openclip" else {"eps": floor}))
+    result = config.build(samples=6, epochs=1).double()(features, reference, torch.arange(6), torch.ones(6, dtype=torch.bool), 0)
+    similarity = features[0] @ features[1].T - (reference[0] @ reference[1].T if method == "drrho" else 0)
+    for side, scores in enumerate((similarity, similarity.T)):
+        u = (torch.exp((scores - scores.diag()[:, None]) / 0.3).sum(1) - 1) / count
+        torch.testing.assert_close(result.weights[:, side], u / (floor + u), rtol=1e-6, atol=1e-6)
+
+
 def test_u_is_the_moving_average_from_its_definition():
     log_u = torch.full((1, 2), NAN, dtype=torch.float64)
     values = [0.5, 2.0, 0.1, 7.0]

@@ -77,7 +77,7 @@ def test_a_run_leaves_all_that_is_promised(scenes_store):
     weights = pq.read_table(io.BytesIO(scenes_store.read(layout.run_weights("run")))).to_pydict()
     seen = len(weights["index"])
     assert seen == len(set(weights["index"])) > 300
-    assert all(0 <= weight <= 1.5 for weight in weights["image_weight"] + weights["text_weight"])
+    assert all(0 <= weight <= 1 for weight in weights["image_weight"] + weights["text_weight"])
     encoder = load_model("run:run", scenes_store)
     assert encoder.model.logit_scale.exp().item() == pytest.approx(10.0)
     assert Checkpoints(scenes_store, "run", 2).steps() == [12, 10]

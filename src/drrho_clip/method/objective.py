@@ -19,7 +19,7 @@ class ObjectiveResult(NamedTuple):
     loss: Tensor  # 0-d, for backward: its value need not mean anything
     value: Tensor  # 0-d, the value of the objective over the global batch
     parts: dict[str, Tensor]  # named parts of the value
-    weights: Tensor  # [b, 2] the share of its gradient that each anchor keeps (image, text), 1 = all of it
+    weights: Tensor  # [b, 2] the share of its gradient that each anchor keeps (image, text), from 0 to 1 = all of it
     effective_size: Tensor  # [2] mean effective number of negatives of the anchors of this rank
 
 
@@ -70,7 +70,7 @@ class BatchContrastive(Objective):
             *((side, gradient * scale) for side, gradient in zip(features, sums.gradient, strict=True)),
             (tau, -sums.mean_difference.sum() * scale / tau.detach()),
         )
-        return _result(loss, value, {"image": image, "text": text}, sums, sums.weight)
+        return _result(loss, value, {"image": image, "text": text}, sums, floor=1.0)
 
 
 class GlobalContrastive(Objective):
@@ -108,7 +108,7 @@ class GlobalContrastive(Objective):
         image, text = sums.mean_log_norm * tau.detach()
         radius = 2 * config.rho * tau.detach() if config.learn_temperature else torch.zeros_like(image)
         parts = {"image": image, "text": text, "temperature": radius}
-        return _result(loss, image + text + radius, parts, sums, sums.weight / negatives)
+        return _result(loss, image + text + radius, parts, sums, floor=config.eps)
 
     @torch.no_grad()
     def _remember(self, index: Tensor, valid: Tensor, log_norm: Tensor) -> None:
@@ -122,5 +122,7 @@ def recommended_gamma(decay_epochs: int) -> float:
     return min(1.0, 4.177 * math.pow(max(decay_epochs, 1), -0.7265))
 
 
-def _result(loss: Tensor, value: Tensor, parts: dict[str, Tensor], sums: Contrast, weights: Tensor) -> ObjectiveResult:
+def _result(loss: Tensor, value: Tensor, parts: dict[str, Tensor], sums: Contrast, *, floor: float) -> ObjectiveResult:
+    """`floor` is the part of the normaliser (1 of the cross-entropy, eps of the global losses) that no negative brings."""
+    weights = 1 - torch.exp(math.log(floor) - sums.log_norm).clamp_max(1) if floor else torch.ones_like(sums.log_norm)
     return ObjectiveResult(loss, value.detach(), {k: v.detach() for k, v in parts.items()}, weights, sums.effective_size.mean(0))

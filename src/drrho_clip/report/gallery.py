@@ -29,7 +29,7 @@ BINS = 20  # of the histogram of the weights
 class Weights:
     """Per-sample weights of a run, [n]: the share of its gradient that a sample keeps, mean of its image and text side.
 
-    0 is nothing and 1 all of it; a little more where the moving average u lags behind a loss that grows.
+    1 is all of it, as FastCLIP gives every sample; near 0 its moving average u has fallen under eps.
     """
 
     index: np.ndarray
