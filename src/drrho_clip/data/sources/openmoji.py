@@ -71,7 +71,7 @@ _GROUPS = {
 class OpenMojiSource:
     """The named OpenMoji drawings, rendered as PNG on white; the key is the file's name (its code points)."""
 
-    notice = "Pictures: OpenMoji (https://openmoji.org), licensed CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)."
+    notice = "OpenMoji (https://openmoji.org), licensed CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)."
     classnames: tuple[str, ...] = tuple(_GROUPS)
     templates: tuple[str, ...] = ("{}", "a drawing of a {}", "an emoji of a {}")
 
