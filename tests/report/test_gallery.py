@@ -14,8 +14,9 @@ from PIL import Image
 
 from drrho_clip.data.manifest import load_manifest
 from drrho_clip.data.reader import Sample, SampleReader
+from drrho_clip.data.weights import BINS, Weights, load_weights
 from drrho_clip.errors import DataError
-from drrho_clip.report.gallery import BINS, THUMBNAIL, Weights, load_weights, make_gallery, thumbnail
+from drrho_clip.report.gallery import THUMBNAIL, make_gallery, thumbnail
 from drrho_clip.report.text import SHOWN, as_text, readable, shorten
 from drrho_clip.storage import Store, layout
 

@@ -39,6 +39,7 @@ def make_app() -> typer.Typer:
         setup.init,
         setup.doctor,
         steps.ingest,
+        steps.curate,
         steps.reference,
         steps.train,
         steps.evaluate,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,13 +10,18 @@ from drrho_clip.cli.options import ConfigOption, DatasetOption, RunOption, SetOp
 from drrho_clip.cli.show import show
 from drrho_clip.errors import ConfigError
 
+if TYPE_CHECKING:
+    from drrho_clip.config import RunConfig
+
 
 def ingest(
     config: ConfigOption = None,
     store: StoreOption = None,
     dataset: DatasetOption = None,
-    source: Annotated[str | None, typer.Option(help="Kind of source: folder, shards, table, openmoji or scenes.")] = None,
-    path: Annotated[str | None, typer.Option(help="The folder, tars or table.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Kind of source: folder, shards, table, openmoji, scenes or curated.")
+    ] = None,
+    path: Annotated[str | None, typer.Option(help="The folder, tars, table or (curated) run.")] = None,
     samples: Annotated[int | None, typer.Option(help="At most this many samples; 0 = all.")] = None,
     assignments: SetOption = None,
 ) -> None:
@@ -29,7 +34,10 @@ def ingest(
       drrho ingest --config my.yaml
     """
     flags = {"store": store, "dataset": dataset, "ingest.source": source, "ingest.path": path, "ingest.samples": samples}
-    settings = resolve(config, assignments, flags, section="ingest")
+    _bring_in(resolve(config, assignments, flags, section="ingest"))
+
+
+def _bring_in(settings: RunConfig) -> None:
     from drrho_clip.data.ingest import ingest as bring_in
     from drrho_clip.storage import layout, open_store
 
@@ -48,6 +56,24 @@ def ingest(
             "uri": opened.uri_of(layout.dataset(manifest.name)),
         },
     )
+
+
+def curate(
+    run: Annotated[str, typer.Option("--run", "-r", help="Run whose weights say what is kept.")],
+    into: Annotated[str, typer.Option(help="Name of the new dataset.")],
+    keep: Annotated[float, typer.Option(help="Share of the training samples to keep, those of the largest weight.")] = 0.5,
+    store: StoreOption = None,
+    assignments: SetOption = None,
+) -> None:
+    """Make a dataset of the samples that a run weighed most; the other splits stay whole.
+
+    \b
+    Examples:
+      drrho curate --store ./store --run first --keep 0.7 --into pets-curated
+      drrho curate --store s3://bucket/clip --run first --into pets-half
+    """
+    flags = {"store": store, "dataset": into, "ingest.source": "curated", "ingest.path": run, "ingest.keep": keep}
+    _bring_in(resolve(None, assignments, flags, section="ingest"))
 
 
 def reference(

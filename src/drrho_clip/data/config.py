@@ -8,7 +8,7 @@ from pydantic import Field
 
 from drrho_clip.schema import Config
 
-SourceKind = Literal["folder", "shards", "table", "openmoji", "scenes"]
+SourceKind = Literal["folder", "shards", "table", "openmoji", "scenes", "curated"]
 
 
 class IngestConfig(Config):
@@ -17,9 +17,11 @@ class IngestConfig(Config):
     dataset: str = "openmoji"
     source: SourceKind = "openmoji"
     path: str = Field(
-        "", description="Folder, tar (pattern, folder, s3:// or http(s) URL) or table; unused by openmoji and scenes"
+        "",
+        description="Folder, tar (pattern, folder, s3:// or http(s) URL), table, or run (curated); unused by openmoji and scenes",
     )
     samples: int = Field(0, ge=0, description="At most this many samples (scenes: how many to generate); 0 = all")
+    keep: float = Field(1.0, gt=0, le=1, description="curated: share of the training samples to keep, by the weight in the run")
     caption_template: str = Field(
         "",
         description="folder: caption from the path, {stem}, {parent}, {path} or {words}; empty = file beside the image. "

@@ -53,7 +53,7 @@ class ShardWriter:
             sha256, size = _sha256(tar.open("rb")), tar.stat().st_size
         shard = Shard(key=key, etag=etag, sha256=sha256, bytes=size, count=len(samples), base=base, split=split)
         self.shards.append(shard)
-        self.exchanged += sum(caption != sample.caption for caption, sample in zip(captions, samples, strict=True))
+        self.exchanged += sum(map(_has_anothers, samples, captions))
         return shard
 
     def check_written(self) -> None:
@@ -120,9 +120,14 @@ def _write_tar(path: Path, samples: Sequence[Prepared], captions: Sequence[str],
                     "__key__": sample_name(base + position),
                     sample.image.extension: sample.image.data,
                     "txt": caption.encode(),
-                    "json": _meta(sample, exchanged=caption != sample.caption),
+                    "json": _meta(sample, exchanged=_has_anothers(sample, caption)),
                 }
             )
+
+
+def _has_anothers(sample: Prepared, caption: str) -> bool:
+    """Whether the caption is another sample's: exchanged now, or (curated data) in the dataset that the sample is from."""
+    return caption != sample.caption or bool(sample.extra.get("exchanged"))
 
 
 def _meta(sample: Prepared, *, exchanged: bool) -> bytes:

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from drrho_clip.data.manifest import Manifest, load_manifest
+from drrho_clip.data.weights import load_weights
 from drrho_clip.errors import DrrhoError
 from drrho_clip.method import METHODS
 from drrho_clip.observe import get_logger, progress
 from drrho_clip.report.config import ReportConfig
 from drrho_clip.report.facts import dataset_facts, missing
-from drrho_clip.report.gallery import Gallery, load_weights, make_gallery
+from drrho_clip.report.gallery import Gallery, make_gallery
 from drrho_clip.report.page import Page, render
 from drrho_clip.report.results import Results, load_results
 from drrho_clip.storage import Store, layout

@@ -17,6 +17,7 @@ __all__ = ["REASONS", "RawSample", "Rejected", "Source", "open_source"]
 _PATHS = {
     "folder": "Set it to the folder that holds the images.",
     "table": "Set it to a .csv, .tsv or .parquet file.",
+    "curated": "Set it to the name of a run, whose weights say what is kept.",
     "shards": "Set it to a folder of .tar files, a pattern such as 'data/{000..010}.tar', or an s3:// or http(s):// URL.",
 }
 
@@ -61,10 +62,19 @@ def _scenes(config: IngestConfig, _: Store | None) -> Source:
     return ScenesSource(config)
 
 
+def _curated(config: IngestConfig, store: Store | None) -> Source:
+    from drrho_clip.data.sources.curated import CuratedSource
+
+    if store is None:
+        raise ConfigError("The source 'curated' needs the store of its run")
+    return CuratedSource(config, store)
+
+
 _OPENERS: dict[SourceKind, Callable[[IngestConfig, Store | None], Source]] = {  # imported when used: each has packages of its own
     "folder": _folder,
     "table": _table,
     "shards": _shards,
     "openmoji": _openmoji,
     "scenes": _scenes,
+    "curated": _curated,
 }
