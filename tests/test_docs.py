@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,3 +72,15 @@ def test_messages_in_troubleshooting_are_those_of_the_code():
     # Messages are wrapped over several string literals in the code.
     joined = re.sub(r'"\s*\n\s*f?"', "", code)
     assert [piece for piece in pieces if piece not in joined] == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "import drrho_clip" in page.read_text() or "from drrho_clip" in page.read_text()]
+)
+def test_python_in_the_documents_runs(page: Path):
+    """Indented blocks that import the library are whole programs."""
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    programs = [textwrap.dedent(block) for block in blocks if re.search(r"^    (import|from) .*drrho_clip", block, re.MULTILINE)]
+    assert programs
+    for program in programs:
+        exec(compile(program, str(page), "exec"), {})
