@@ -16,6 +16,7 @@ def ingest(
     source: str = "openmoji",
     path: str = "",
     samples: int = 0,
+    keep: float = 1.0,
     caption_template: str = "",
     caption_field: str = "",
     image_field: str = "",

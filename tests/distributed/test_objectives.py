@@ -44,7 +44,7 @@ def run_steps(rank: int, world_size: int) -> dict[str, torch.Tensor]:
                 out[f"{method}/{step}/{name}"] = value / world_size  # DDP takes the mean of parameter gradients over ranks
             out[f"{method}/{step}/value"] = result.value[None]
             out[f"{method}/{step}/variance"] = pairwise_moments(features, valid).variance[None]
-        out[f"{method}/temperature"] = objective.log_scale.grad[None]
+        out[f"{method}/temperature"] = torch.zeros(1) if objective.log_scale.grad is None else objective.log_scale.grad[None]
         out[f"{method}/u"] = objective.state_dict().get("log_u", torch.zeros(0)).nan_to_num(-9.0)[None]
         out[f"{method}/weights"] = torch.cat([weights.total, weights.visits[:, None]], 1)[None]
     return out

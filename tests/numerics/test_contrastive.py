@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from drrho_clip.method import METHODS, global_contrastive_loss
-from drrho_clip.method.contrastive import moving_average
+from drrho_clip.method.global_loss import moving_average
 
 NAN = torch.nan
 
@@ -129,14 +129,21 @@ def test_a_reference_equal_to_the_target_gives_uniform_weights():
     torch.testing.assert_close(log_u, torch.full_like(log_u, math.log(5 / 6)))
 
 
+def at_unit_norm(image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A dimension more for each side, that the other has not: inner products stay."""
+    rest = [(1 - side.square().sum(1, keepdim=True)).sqrt() for side in (image, text)]
+    none = torch.zeros_like(rest[0])
+    return torch.cat([image, rest[0], none], 1), torch.cat([text, none, rest[1]], 1)
+
+
 @pytest.mark.parametrize(("eps", "same"), [(0.0, True), (0.1, False)])
 def test_a_reference_changes_how_much_an_anchor_counts_only_with_eps(eps, same):
     config = METHODS["drrho"](temperature=0.3, eps=max(eps, 1e-30))
     features = pair(6, 4, 8)
-    image, text = (side.detach() for side in pair(6, 3, 9))
-    other = text + 0.5 * image.mean(0)
+    image, text = (side.detach() / 2 for side in pair(6, 3, 9))
     weights = []
-    for reference in ((image, text), (image, other)):
+    for moved in (0, 0.5 * image.mean(0)):  # adds <image i, moved> to all similarities of image anchor i
+        reference = at_unit_norm(image, text + moved)
         objective = config.build(samples=6, epochs=1).double()
         weights.append(objective(features, reference, torch.arange(6), torch.ones(6, dtype=torch.bool), 0).weights)
     unchanged = torch.allclose(weights[0], weights[1], rtol=1e-6)

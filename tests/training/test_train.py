@@ -16,7 +16,9 @@ from drrho_clip.data.images import BadImage, decode_image
 from drrho_clip.data.manifest import load_manifest
 from drrho_clip.data.order import SampleOrder
 from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.reference_manifest import load_reference_manifest
 from drrho_clip.errors import DrrhoError
+from drrho_clip.method import METHODS
 from drrho_clip.models import load_model
 from drrho_clip.storage import layout
 from drrho_clip.training import TrainConfig, train
@@ -122,12 +124,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpo
     assert records(scenes_store)[-1]["nonfinite_steps_total"] == 1
 
 
-@pytest.mark.parametrize("changed", [{"method": "openclip", "reference": ""}, {"method": "fastclip"}])
-def test_the_other_methods_train_too(scenes_store, changed):
-    train(settings(**changed), scenes_store, launch=in_process)
-    row = records(scenes_store)[-1]
-    assert ("pairwise_loss_variance.image.rho" in row) is (changed["method"] == "fastclip")
-    assert ("gamma" in row) is (changed["method"] == "fastclip")
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "drrho"])
+def test_the_other_methods_train_too(scenes_store, method):
+    reference = "" if method == "openclip" else "ref"
+    train(settings(method=method, reference=reference), scenes_store, launch=in_process)
+    last = records(scenes_store)[-1]
+    assert ("pairwise_loss_variance.image.rho" in last) is bool(reference)
+    assert ("gamma" in last) is method.startswith(("fastclip", "drrho_distillation"))
+    assert ("loss_part.distillation" in last) is method.endswith("distillation")
+
+
+def test_distillation_takes_the_temperature_that_the_reference_was_trained_to(scenes_store):
+    own = 1 / load_reference_manifest(scenes_store, "scenes", "ref").identity.logit_scale
+    for run, changed in {
+        "own": {},
+        "named": {"distillation_temperature": own},
+        "other": {"distillation_temperature": 1.0},
+    }.items():
+        train(settings(run, method="distillation", **changed), scenes_store, launch=in_process)
+    own_loss, named, other = (records(scenes_store, run)[-1]["loss_part.distillation"] for run in ("own", "named", "other"))
+    assert own_loss == pytest.approx(named, rel=1e-6)
+    assert own_loss != pytest.approx(other, rel=1e-3)
 
 
 @pytest.mark.parametrize("changed", [{"workers": 2}, {"augmentation": "crop"}, {"augmentation": "none"}, {"gradient_clip": 0.01}])

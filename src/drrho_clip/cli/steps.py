@@ -120,7 +120,7 @@ def train(
     store: StoreOption = None,
     dataset: DatasetOption = None,
     run: RunOption = None,
-    method: Annotated[str | None, typer.Option("--method", "-m", help="openclip, fastclip or drrho.")] = None,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="openclip, fastclip, drrho, ...")] = None,
     architecture: Annotated[str | None, typer.Option(help="An open_clip architecture, or one of ours.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Global batch size.")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples seen in all.")] = None,

@@ -14,6 +14,7 @@ Colour rules, the same for ingest and for reading:
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +96,9 @@ def prepare_image(data: bytes, *, image_size: int, min_side: int, max_pixels: in
 
 def _open(data: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked by the caller's own limit
+            image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         if looks_like_image(data[:16]):
             raise BadImage("truncated", f"the header is broken or cut ({len(data)} bytes)") from None

@@ -1,21 +1,24 @@
 """The contrastive sums behind every objective, over the global batch, written once and symmetric in image and text.
 
-With s(i, j) = <image_i, text_j> (minus the reference's, if there is one) and d(i, j) = (s(i, j) - s(i, i)) / temperature, every
+With s(i, j) = <image_i, text_j> (minus the reference's, where it steers) and d(i, j) = (s(i, j) - s(i, i)) / temperature, every
 objective here has a gradient of the form
 
-    constant * sum_i sum_side sum_{j != i} exp(d(i, j) - log_norm_i) * (s(i, j) - s(i, i))
+    constant * sum_i sum_side sum_{j != i} weight(d(i, j), normaliser_i) * grad (s(i, j) - s(i, i))
 
-and differs in the normaliser alone: log(1 + sum_j exp d) gives the cross-entropy of CLIP, log u the global contrastive loss
-(SogCLR, arXiv 2202.12387). Once the normalisers of all anchors are known, a rank can form the gradient of its *own* features from
-(own anchors, all negatives) and (all anchors, own features as negatives); so only features and a few scalars are gathered and no
-feature gradient is ever reduced (FastCLIP, arXiv 2407.01445, section 4).
+and differs in its rule alone, see `Rule`. Once the normalisers of all anchors are known, a rank can form the gradient of its own
+features from (own anchors, all negatives) and (all anchors, own features as negatives); so only features and a few scalars are
+gathered and no feature gradient is ever reduced (FastCLIP, arXiv 2407.01445, section 4).
+
+Similarities are formed for some rows at a time, twice: for the normalisers and for the gradient. Memory grows with
+rows x global batch, not with batch x global batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,96 +27,186 @@ from drrho_clip import distributed
 
 Pair = tuple[Tensor, Tensor]
 
+CHUNK_ELEMENTS = 2**21  # similarities held at a time: 8 MB in float32
+
+
+class Rule(Protocol):
+    """How the differences d of an anchor become the weights of its negatives."""
+
+    def summary(self, shifted: Tensor) -> Tensor:
+        """What has to be known of the rows d [c, B] (-inf where there is no negative): [c]."""
+
+    def normaliser(self, summary: Tensor, count: Tensor) -> Tensor:
+        """What the weights need of each anchor, [b, 2], from its summaries [b, 2] and the number of valid samples."""
+
+    def weight(self, shifted: Tensor, normaliser: Tensor) -> Tensor:
+        """Weights [c, B] of the differences, given a normaliser that broadcasts to them; 0 where the difference is -inf."""
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """weight = exp(d - normaliser), where the normaliser is made of the log of the sum of exp(d)."""
+
+    make_normaliser: Callable[[Tensor, Tensor], Tensor]  # (log-sum-exp [b, 2], number of valid samples) -> [b, 2]
+
+    def summary(self, shifted: Tensor) -> Tensor:
+        """Log-sum-exp of every row."""
+        return shifted.logsumexp(1)
+
+    def normaliser(self, summary: Tensor, count: Tensor) -> Tensor:
+        """As the objective says."""
+        return self.make_normaliser(summary, count)
+
+    def weight(self, shifted: Tensor, normaliser: Tensor) -> Tensor:
+        """exp(d - normaliser)."""
+        return torch.exp(shifted - normaliser)
+
+
+@dataclass(frozen=True)
+class Hardest:
+    """weight = 1 / k for the k negatives with the largest d, 0 for the others: CVaR over the negatives of each anchor.
+
+    The normaliser lies half-way between the k-th and the next d, so that every rank draws the same line whatever the rounding;
+    of negatives that are equal there, none or all count.
+    """
+
+    k: int
+
+    def summary(self, shifted: Tensor) -> Tensor:
+        """The line between the k-th largest and the next."""
+        ends = shifted.topk(self.k + 1, dim=1).values[:, -2:]
+        return torch.where(ends[:, 1].isneginf(), ends[:, 0] - 1, ends.mean(1))  # no negative is left beyond the k
+
+    def normaliser(self, summary: Tensor, count: Tensor) -> Tensor:
+        """The line itself."""
+        return summary
+
+    def weight(self, shifted: Tensor, normaliser: Tensor) -> Tensor:
+        """1 / k above the line."""
+        return (shifted > normaliser).to(shifted.dtype) / self.k
+
+
+class GlobalBatch:
+    """Features of the global batch, without gradient, and which of them are this rank's."""
+
+    def __init__(self, features: Pair, reference: Pair | None, valid: Tensor) -> None:
+        """Gather (image [b, d], text [b, d]) of every rank, the reference's in the precision that they have, and valid [b]."""
+        self.own = (full_precision(features[0].detach()), full_precision(features[1].detach()))
+        self.everything = _gather_pair(self.own)
+        self.own_reference = self.reference = None
+        if reference is not None:
+            gathered, dtype = _gather_pair(reference), self.own[0].dtype
+            self.own_reference = (reference[0].to(dtype), reference[1].to(dtype))
+            self.reference = (gathered[0].to(dtype), gathered[1].to(dtype))
+        self.own_valid, self.valid = valid, distributed.gather(valid)
+        self.count = self.valid.sum()
+        self.start = distributed.rank() * len(valid)
+
+    @property
+    def mine(self) -> slice:
+        """This rank's part of the global batch."""
+        return slice(self.start, self.start + len(self.own_valid))
+
+    def chunks(self) -> Iterator[slice]:
+        """This rank's samples, some at a time."""
+        size = max(1, CHUNK_ELEMENTS // len(self.valid))
+        for first in range(0, len(self.own_valid), size):
+            yield slice(first, min(first + size, len(self.own_valid)))
+
+    @property
+    def share(self) -> Tensor:
+        """What makes sums over anchors their mean, in gradients whose mean over ranks DDP takes."""
+        return distributed.world_size() / self.count
+
+    def similarities(self, side: int, rows: slice) -> Tensor:
+        """Similarities [c, B] of own features of one side (0 = image) with all of the other."""
+        return self.own[side][rows] @ self.everything[1 - side].T
+
+    def reference_similarities(self, side: int, rows: slice) -> Tensor:
+        """The same of the reference."""
+        assert self.own_reference is not None
+        assert self.reference is not None
+        return self.own_reference[side][rows] @ self.reference[1 - side].T
+
+    def steered(self, side: int, rows: slice) -> Tensor:
+        """Similarities minus the reference's."""
+        return self.similarities(side, rows) - self.reference_similarities(side, rows)
+
+    def true_pairs(self, *, steered: bool) -> Tensor:
+        """Similarity [B] of every image with its own text, minus the reference's where it steers."""
+        similarity = (self.everything[0] * self.everything[1]).sum(1)
+        if steered:
+            assert self.reference is not None
+            similarity = similarity - (self.reference[0] * self.reference[1]).sum(1)
+        return similarity
+
+    def negatives_only(self, shifted: Tensor, rows: slice) -> Tensor:
+        """Differences with -inf where there is no negative."""
+        return shifted.masked_fill(self.hidden(rows), -math.inf)
+
+    def hidden(self, rows: slice) -> Tensor:
+        """Mask [c, B]: what no anchor takes for a negative, itself and what is not valid."""
+        mask = (~self.valid).expand(rows.stop - rows.start, -1).clone()
+        own = torch.arange(rows.start, rows.stop, device=mask.device)
+        mask[own - rows.start, own + self.start] = True
+        return mask
+
 
 class Contrast(NamedTuple):
     """The sums of one global batch: means over its valid anchors, and what belongs to the anchors of this rank."""
 
-    log_norm: Tensor  # [b, 2] of this rank's anchors (image, text)
-    mean_log_norm: Tensor  # [2] over all valid anchors
+    normaliser: Tensor  # [b, 2] of this rank's anchors (image, text)
+    all_normalisers: Tensor  # [B, 2] of all anchors
+    mean_normaliser: Tensor  # [2] over all valid anchors
     mean_difference: Tensor  # [2] over all valid anchors, of sum_{j != i} weight(i, j) * (s(i, j) - s(i, i))
-    weight: Tensor  # [b, 2] sum of the weights of an anchor
     effective_size: Tensor  # [b, 2] 1 / sum of squared normalised weights: the effective number of negatives
-    gradient: (
-        Pair  # of sum(mean_difference), weights held constant, by this rank's features; times the world size, for DDP's mean
+    gradient: Pair  # of sum(mean_difference) by this rank's features, weights held constant; times the world size, for DDP's mean
+
+
+@torch.no_grad()
+def contrast(batch: GlobalBatch, temperature: Tensor | float, rule: Rule, *, steered: bool) -> Contrast:
+    """Form the contrastive sums of the global batch; `steered` subtracts the reference's similarities."""
+    similarity = batch.steered if steered else batch.similarities
+    pairs = batch.true_pairs(steered=steered)
+    own_pairs = pairs[batch.mine]
+    summaries = [
+        torch.cat(
+            [
+                rule.summary(batch.negatives_only((similarity(side, rows) - own_pairs[rows, None]) / temperature, rows))
+                for rows in batch.chunks()
+            ]
+        )
+        for side in range(2)
+    ]
+    normaliser = rule.normaliser(torch.stack(summaries, 1), batch.count)
+    all_normalisers = distributed.gather(normaliser)
+    sums: list[list[Tensor]] = []
+    for side in range(2):
+        parts = []
+        for rows in batch.chunks():
+            block, hidden = similarity(side, rows), batch.hidden(rows) | ~batch.own_valid[rows, None]
+            difference = block - own_pairs[rows, None]
+            own = rule.weight(difference / temperature, normaliser[rows, side, None]).masked_fill_(hidden, 0)
+            of_all = rule.weight((block - pairs) / temperature, all_normalisers[:, 1 - side]).masked_fill_(hidden, 0)
+            gradient = (own + of_all) @ batch.everything[1 - side]
+            parts.append((own.sum(1), own.square().sum(1), (own * difference).sum(1), gradient))
+        sums.append([torch.cat(part) for part in zip(*parts, strict=True)])
+    weight, squares, differences = (torch.stack([sums[0][i], sums[1][i]], 1) for i in range(3))
+    total = weight.sum(1, keepdim=True)
+    image, text = ((sums[k][3] - total * batch.everything[1 - k][batch.mine]) * batch.share for k in range(2))
+    return Contrast(
+        normaliser,
+        all_normalisers,
+        all_normalisers.masked_fill(~batch.valid[:, None], 0).sum(0) / batch.count,
+        distributed.sum_over_ranks(differences.sum(0)) / batch.count,
+        weight.square() / squares.clamp_min(1e-30),
+        (image, text),
     )
-    valid: Tensor  # number of valid anchors in the global batch (0-d)
 
 
-def contrast(
-    features: Pair,
-    reference: Pair | None,
-    valid: Tensor,
-    temperature: Tensor | float,
-    normalise: Callable[[Tensor, Tensor], Tensor],
-) -> Contrast:
-    """Gather the global batch and form the contrastive sums.
-
-    features, reference: (image [b, d], text [b, d]) of this rank; valid: [b] bool, false where a sample could not be read.
-    normalise(log-sum-exp [b, 2] over the negatives, number of valid samples) -> log_norm [b, 2]. Takes no gradient itself.
-    """
-    with torch.no_grad():
-        own = [full_precision(side.detach()) for side in features]
-        everything = _pair(distributed.gather(torch.stack(own, 1)))
-        all_valid = distributed.gather(valid)
-        blocks, diagonal = _similarities((own[0], own[1]), everything, reference)
-        start = distributed.rank() * len(valid)
-        mine = slice(start, start + len(valid))
-        hidden = ~all_valid.expand(len(valid), -1).clone()
-        hidden[torch.arange(len(valid)), torch.arange(start, start + len(valid))] = True
-        count = all_valid.sum()
-
-        shifted = [((block - diagonal[mine, None]) / temperature).masked_fill_(hidden, -math.inf) for block in blocks]
-        log_norm = normalise(torch.stack([side.logsumexp(1) for side in shifted], 1), count)
-        weights = [torch.exp(side - log_norm[:, k, None]).masked_fill_(~valid[:, None], 0) for k, side in enumerate(shifted)]
-        weight = torch.stack([side.sum(1) for side in weights], 1)
-        difference = torch.stack(
-            [(side * (block - diagonal[mine, None])).sum(1) for side, block in zip(weights, blocks, strict=True)], 1
-        )
-        scalars = distributed.gather(torch.cat([log_norm, difference], 1))
-        mean = scalars.masked_fill(~all_valid[:, None], 0).sum(0) / count
-        gradient = tuple(
-            _feature_gradient(
-                weights[k],
-                _weights_of_all(blocks[k], diagonal, scalars[:, 1 - k], hidden, valid, temperature),
-                weight.sum(1),
-                everything[1 - k],
-                mine,
-            )
-            * (distributed.world_size() / count)
-            for k in range(2)
-        )
-        squares = torch.stack([side.square().sum(1) for side in weights], 1)
-        return Contrast(
-            log_norm, mean[:2], mean[2:], weight, weight.square() / squares.clamp_min(1e-30), (gradient[0], gradient[1]), count
-        )
-
-
-def _pair(stacked: Tensor) -> Pair:
+def _gather_pair(pair: Pair) -> Pair:
+    stacked = distributed.gather(torch.stack(pair, 1))
     return stacked[:, 0], stacked[:, 1]
-
-
-def _similarities(own: Pair, everything: Pair, reference: Pair | None) -> tuple[Pair, Tensor]:
-    """Similarities of (own images, all texts) and (own texts, all images), [b, B] each, and of all true pairs, [B]."""
-    blocks = [own[0] @ everything[1].T, own[1] @ everything[0].T]
-    diagonal = (everything[0] * everything[1]).sum(1)
-    if reference is not None:
-        gathered = distributed.gather(torch.stack(reference, 1)).to(own[0].dtype).unbind(1)
-        image, text = (side.to(own[0].dtype) for side in reference)
-        blocks = [blocks[0] - image @ gathered[1].T, blocks[1] - text @ gathered[0].T]
-        diagonal = diagonal - (gathered[0] * gathered[1]).sum(1)
-    return (blocks[0], blocks[1]), diagonal
-
-
-def _weights_of_all(
-    block: Tensor, diagonal: Tensor, log_norm: Tensor, hidden: Tensor, valid: Tensor, temperature: Tensor | float
-) -> Tensor:
-    """Weights [b, B] that the anchors of the other side (columns) give to this rank's features as their negatives (rows)."""
-    shifted = (block - diagonal[None, :]) / temperature - log_norm[None, :]
-    return torch.exp(shifted.masked_fill_(hidden | ~valid[:, None], -math.inf))
-
-
-def _feature_gradient(own: Tensor, of_all: Tensor, positive: Tensor, other_side: Tensor, mine: slice) -> Tensor:
-    return (own + of_all) @ other_side - positive[:, None] * other_side[mine]
 
 
 def full_precision(tensor: Tensor) -> Tensor:
@@ -126,58 +219,3 @@ def with_gradient(value: Tensor, *parts: tuple[Tensor, Tensor]) -> Tensor:
     for tensor, gradient in parts:
         value = value + ((tensor - tensor.detach()) * gradient.to(tensor.dtype)).sum()
     return value
-
-
-def moving_average(log_u: Tensor, log_sum_exp: Tensor, count: Tensor, *, gamma: float, eps: float) -> Tensor:
-    """Return log u of this visit, [b, 2]: (1 - gamma) u + gamma (eps + mean_{j != i} exp d); NaN in `log_u` means never seen.
-
-    The mean divides by the batch size, as the paper's code does.
-    """
-    batch = log_sum_exp - torch.log(count.to(log_sum_exp.dtype))
-    if eps > 0:
-        batch = torch.logaddexp(batch, torch.full_like(batch, math.log(eps)))
-    if gamma >= 1:
-        return batch
-    mixed = torch.logaddexp(log_u.to(batch.dtype) + math.log1p(-gamma), batch + math.log(gamma))
-    return torch.where(torch.isnan(log_u), batch, mixed)
-
-
-def global_loss(sums: Contrast, features: Pair, temperature: Tensor, *, negatives: Tensor, rho: float) -> Tensor:
-    """The global contrastive loss from sums normalised by u: exact gradient, and the value that the paper's code gives."""
-    tau = temperature.detach().to(sums.mean_log_norm.dtype)
-    difference, log_u = sums.mean_difference.sum() / negatives, sums.mean_log_norm.sum()
-    value = difference + rho * tau + log_u * tau / 2
-    parts = [(side, gradient / negatives) for side, gradient in zip(features, sums.gradient, strict=True)]
-    return with_gradient(value, *parts, (temperature, rho + log_u / 2 - difference / tau))
-
-
-def global_contrastive_loss(
-    features: Pair,
-    reference: Pair | None,
-    log_u: Tensor,
-    *,
-    temperature: float | Tensor,
-    gamma: float,
-    eps: float,
-    rho: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """The global contrastive loss of FastCLIP (no reference) or DRRho-CLIP (arXiv 2505.06699, equation 10) on one batch.
-
-    features, reference: (image [n, d], text [n, d]), unit norm; reference may be None. log_u: [n, 2], the moving averages of
-    these samples (image side, text side), NaN = never seen. temperature: a float or a 0-d tensor, which then gets its gradient
-    too (including the radius term rho * temperature). Returns (loss, new log_u [n, 2], detached).
-
-    In a process group each rank passes its own samples; the gradients are scaled so that their mean over ranks, as DDP takes it,
-    is the gradient of the global batch.
-    The value of the loss is made for its gradient; the objective's own value is temperature * mean(log_u.sum(1)).
-    """
-    tau = temperature if isinstance(temperature, Tensor) else torch.tensor(float(temperature), device=features[0].device)
-    valid = torch.ones(len(log_u), dtype=torch.bool, device=features[0].device)
-    sums = contrast(
-        features,
-        reference,
-        valid,
-        full_precision(tau.detach()),
-        lambda log_sum_exp, count: moving_average(log_u, log_sum_exp, count, gamma=gamma, eps=eps),
-    )
-    return global_loss(sums, features, tau, negatives=sums.valid - 1, rho=rho), sums.log_norm

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from drrho_clip import distributed
-from drrho_clip.method.config import GlobalConfig, MethodConfig
-from drrho_clip.method.contrastive import Contrast, Pair, contrast, global_loss, moving_average, with_gradient
+from drrho_clip.errors import DataError
+from drrho_clip.method.config import DrrhoCvarConfig, GlobalConfig, MethodConfig
+from drrho_clip.method.contrastive import Contrast, Exponential, GlobalBatch, Hardest, Pair, contrast, with_gradient
+from drrho_clip.method.distillation import distill
+from drrho_clip.method.global_loss import check_features, global_loss, with_u
 
 
 class ObjectiveResult(NamedTuple):
@@ -30,10 +33,12 @@ class Objective(nn.Module):
     calls it with its own samples. The gradient of the temperature is that of the global batch on every rank: nothing to reduce.
     """
 
-    def __init__(self, config: MethodConfig) -> None:
+    def __init__(self, config: MethodConfig, reference_temperature: float) -> None:
         super().__init__()
         self.config = config
+        self.reference_temperature = config.distillation_temperature or reference_temperature
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)), requires_grad=config.learn_temperature)
+        self._checked = False
 
     @property
     def temperature(self) -> Tensor:
@@ -51,18 +56,41 @@ class Objective(nn.Module):
             self.log_scale.clamp_(-math.log(self.config.max_temperature), -math.log(self.config.min_temperature))
 
     def forward(self, features: Pair, reference: Pair | None, index: Tensor, valid: Tensor, epoch: int) -> ObjectiveResult:
-        """See the class."""
+        """See the class. DataError, in the first step: features or indices that cannot be meant."""
+        used = reference if self.config.steered or self.config.distillation_weight else None
+        if not self._checked:
+            self._check(features, used, index)
+        batch = GlobalBatch(features, used, valid)
+        tau = self.temperature
+        result = self.contrast(batch, features, tau, index, epoch)
+        weight = self.config.distillation_weight
+        if not weight:
+            return result
+        term = distill(batch, tau.detach(), self.reference_temperature)
+        gradients = [(side, weight * gradient) for side, gradient in zip(features, term.gradient, strict=True)]
+        loss = with_gradient(result.loss, *gradients, (tau, weight * term.by_temperature))
+        value = result.value + weight * term.value
+        return result._replace(loss=loss, value=value, parts=result.parts | {"distillation": term.value})
+
+    def contrast(self, batch: GlobalBatch, features: Pair, tau: Tensor, index: Tensor, epoch: int) -> ObjectiveResult:
+        """The method's own loss on the global batch; `features` are this rank's, with gradient."""
         raise NotImplementedError
+
+    def _check(self, features: Pair, reference: Pair | None, index: Tensor) -> None:
+        check_features(features, reference)
+        if reference is None and (self.config.steered or self.config.distillation_weight):
+            raise DataError("The method needs the reference's features, and the batch has none")
+        self._checked = True
 
 
 class BatchContrastive(Objective):
     """CLIP's symmetric cross-entropy over the global batch (arXiv 2103.00020): log(1 + sum of exp d) for each anchor and side."""
 
-    def forward(self, features: Pair, reference: Pair | None, index: Tensor, valid: Tensor, epoch: int) -> ObjectiveResult:
+    def contrast(self, batch: GlobalBatch, features: Pair, tau: Tensor, index: Tensor, epoch: int) -> ObjectiveResult:
         """See Objective; the reference is not used."""
-        tau = self.temperature
-        sums = contrast(features, None, valid, tau.detach(), lambda log_sum_exp, count: nn.functional.softplus(log_sum_exp))
-        image, text = sums.mean_log_norm
+        rule = Exponential(lambda log_sum_exp, count: nn.functional.softplus(log_sum_exp))
+        sums = contrast(batch, tau.detach(), rule, steered=False)
+        image, text = sums.mean_normaliser
         value = (image + text) / 2
         scale = 1 / (2 * tau.detach())
         loss = with_gradient(
@@ -70,7 +98,7 @@ class BatchContrastive(Objective):
             *((side, gradient * scale) for side, gradient in zip(features, sums.gradient, strict=True)),
             (tau, -sums.mean_difference.sum() * scale / tau.detach()),
         )
-        return _result(loss, value, {"image": image, "text": text}, sums, floor=1.0)
+        return _result(loss, value, {"image": image, "text": text}, sums, kept(sums.normaliser, floor=1.0))
 
 
 class GlobalContrastive(Objective):
@@ -78,43 +106,54 @@ class GlobalContrastive(Objective):
 
     log_u: Tensor
 
-    def __init__(self, config: GlobalConfig, *, samples: int, epochs: int) -> None:
-        super().__init__(config)
+    def __init__(self, config: GlobalConfig, reference_temperature: float, *, samples: int, epochs: int) -> None:
+        super().__init__(config, reference_temperature)
         self.global_config = config
         self.decay_epochs = config.gamma_epochs if config.gamma_epochs >= 0 else math.ceil(epochs / 2)
         self.register_buffer("log_u", torch.full((samples, 2), math.nan))
 
     def gamma(self, epoch: int) -> float:
-        """Cosine from 1 at epoch 0 to the floor at the last decay epoch (FastCLIP, arXiv 2407.01445, section 4)."""
+        """Cosine from 1 at epoch 0 to the floor at the last decay epoch (FastCLIP, arXiv 2407.01445, section 4), or constant."""
         floor = self.global_config.gamma_min or recommended_gamma(self.decay_epochs)
-        if epoch >= self.decay_epochs:
+        if epoch >= self.decay_epochs or self.global_config.gamma_schedule == "constant":
             return floor
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * epoch / self.decay_epochs))
 
-    def forward(self, features: Pair, reference: Pair | None, index: Tensor, valid: Tensor, epoch: int) -> ObjectiveResult:
-        """See Objective; the reference is used by the methods that declare it."""
-        tau, config = self.temperature, self.global_config
-        before = self.log_u[index]
-        sums = contrast(
-            features,
-            reference if config.needs_reference else None,
-            valid,
-            tau.detach(),
-            lambda log_sum_exp, count: moving_average(before, log_sum_exp, count, gamma=self.gamma(epoch), eps=config.eps),
-        )
-        self._remember(index, valid, sums.log_norm)
-        negatives = sums.valid - 1
-        loss = global_loss(sums, features, tau, negatives=negatives, rho=config.rho)
-        image, text = sums.mean_log_norm * tau.detach()
+    def contrast(self, batch: GlobalBatch, features: Pair, tau: Tensor, index: Tensor, epoch: int) -> ObjectiveResult:
+        """See Objective."""
+        config = self.global_config
+        rule = with_u(self.log_u[index], gamma=self.gamma(epoch), eps=config.eps)
+        sums = contrast(batch, tau.detach(), rule, steered=config.steered)
+        self._remember(index, batch, sums.all_normalisers)
+        loss = global_loss(sums, features, tau, negatives=batch.count - 1, rho=config.rho)
+        image, text = sums.mean_normaliser * tau.detach()
         radius = 2 * config.rho * tau.detach() if config.learn_temperature else torch.zeros_like(image)
         parts = {"image": image, "text": text, "temperature": radius}
-        return _result(loss, image + text + radius, parts, sums, floor=config.eps)
+        return _result(loss, image + text + radius, parts, sums, kept(sums.normaliser, floor=config.eps))
 
     @torch.no_grad()
-    def _remember(self, index: Tensor, valid: Tensor, log_norm: Tensor) -> None:
-        """Write log u of the global batch, so that every rank holds the same state."""
-        index, valid, log_norm = (distributed.gather(value) for value in (index, valid, log_norm))
-        self.log_u[index[valid]] = log_norm[valid].to(self.log_u.dtype)
+    def _remember(self, index: Tensor, batch: GlobalBatch, log_u: Tensor) -> None:
+        """Write log u [B, 2] of the global batch, so that every rank holds the same state."""
+        index = distributed.gather(index)
+        self.log_u[index[batch.valid]] = log_u[batch.valid].to(self.log_u.dtype)
+
+    def _check(self, features: Pair, reference: Pair | None, index: Tensor) -> None:
+        super()._check(features, reference, index)
+        if not 0 <= int(index.min()) <= int(index.max()) < len(self.log_u):
+            raise DataError(f"Samples {int(index.min())} .. {int(index.max())} of a dataset of {len(self.log_u)}")
+
+
+class HardContrastive(Objective):
+    """DRRho-CLIP with CVaR in place of KL: F(i) = mean of the k largest l(i, j) - l_ref(i, j) over the negatives of the batch."""
+
+    def contrast(self, batch: GlobalBatch, features: Pair, tau: Tensor, index: Tensor, epoch: int) -> ObjectiveResult:
+        """See Objective; the temperature plays no part."""
+        assert isinstance(self.config, DrrhoCvarConfig)
+        rule = Hardest(max(1, round(self.config.negatives_kept * (int(batch.count) - 1))))
+        sums = contrast(batch, 1.0, rule, steered=True)
+        image, text = sums.mean_difference
+        loss = with_gradient(image + text, *zip(features, sums.gradient, strict=True))
+        return _result(loss, image + text, {"image": image, "text": text}, sums, torch.ones_like(sums.normaliser))
 
 
 def recommended_gamma(decay_epochs: int) -> float:
@@ -122,7 +161,10 @@ def recommended_gamma(decay_epochs: int) -> float:
     return min(1.0, 4.177 * math.pow(max(decay_epochs, 1), -0.7265))
 
 
-def _result(loss: Tensor, value: Tensor, parts: dict[str, Tensor], sums: Contrast, *, floor: float) -> ObjectiveResult:
-    """`floor` is the part of the normaliser (1 of the cross-entropy, eps of the global losses) that no negative brings."""
-    weights = 1 - torch.exp(math.log(floor) - sums.log_norm).clamp_max(1) if floor else torch.ones_like(sums.log_norm)
+def kept(log_norm: Tensor, *, floor: float) -> Tensor:
+    """Share of the normaliser that an anchor's negatives bring; `floor` is the rest (1 of the cross-entropy, eps with u)."""
+    return 1 - torch.exp(math.log(floor) - log_norm).clamp_max(1) if floor else torch.ones_like(log_norm)
+
+
+def _result(loss: Tensor, value: Tensor, parts: dict[str, Tensor], sums: Contrast, weights: Tensor) -> ObjectiveResult:
     return ObjectiveResult(loss, value.detach(), {k: v.detach() for k, v in parts.items()}, weights, sums.effective_size.mean(0))

@@ -37,7 +37,7 @@ _SIDES = ("image", "text")
 
 METRICS: tuple[Metric, ...] = (
     Metric("loss", "gauge", "Objective of the last step"),
-    Metric("loss_part", "gauge", "Named parts of the objective", {"part": ("image", "text", "temperature")}),
+    Metric("loss_part", "gauge", "Named parts of the objective", {"part": ("image", "text", "temperature", "distillation")}),
     Metric(
         "pairwise_loss_variance",
         "gauge",

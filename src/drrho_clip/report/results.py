@@ -16,7 +16,15 @@ from drrho_clip.errors import DataError, ObjectMissing, nearest
 from drrho_clip.evaluation.results import Evaluation
 from drrho_clip.storage import Store, layout
 
-METHOD_TITLES = {"openclip": "OpenCLIP", "fastclip": "FastCLIP", "drrho": "DRRho-CLIP"}
+METHOD_TITLES = {
+    "openclip": "OpenCLIP",
+    "fastclip": "FastCLIP",
+    "drrho": "DRRho-CLIP",
+    "drrho_cvar": "DRRho-CLIP (CVaR)",
+    "distillation": "Distillation",
+    "fastclip_distillation": "FastCLIP + distillation",
+    "drrho_distillation": "DRRho-CLIP + distillation",
+}
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _galleries(
     config: ReportConfig, store: Store, results: Results, manifests: dict[str, Manifest], notes: list[str]
 ) -> list[Gallery]:
     """A gallery for each run whose method weighs by a reference and whose samples can be read."""
-    steered = [run for run in results.runs if run.method in METHODS and METHODS[run.method].needs_reference]
+    steered = [run for run in results.runs if run.method in METHODS and METHODS[run.method].steered]
     if not steered or not config.gallery:
         return []
     from drrho_clip.data.reader import SampleReader

@@ -11,6 +11,11 @@ from drrho_clip.method import METHODS, MethodConfig
 from drrho_clip.schema import Config
 
 OWN = -1.0  # "the method's own value", for settings whose 0 means something
+METHOD_SETTINGS = (
+    *("temperature", "temperature_learning_rate", "eps", "rho", "gamma_min", "gamma_epochs", "gamma_schedule"),
+    *("negatives_kept", "distillation_weight", "distillation_temperature"),
+)
+"""Settings that belong to the methods that have them; the others ignore them."""
 
 
 class TrainConfig(Config):
@@ -20,7 +25,7 @@ class TrainConfig(Config):
     dataset: str = "openmoji"
     dataset_version: int = Field(0, ge=0, description="0 = the newest when the run starts")
     split: str = "train"
-    method: str = Field("drrho", description="openclip, fastclip or drrho")
+    method: str = Field("drrho", description=", ".join(METHODS))
     reference: str = Field(
         "", description="Name of the reference's features; needed by drrho, shows the variances for the others"
     )
@@ -43,6 +48,12 @@ class TrainConfig(Config):
     rho: float = Field(OWN, description="Radius of the robust objective, with a learnable temperature; -1 = the method's own")
     gamma_min: float = Field(OWN, description="Last weight of the batch in the moving average u; -1 = from the decay epochs")
     gamma_epochs: int = Field(-1, ge=-1, description="Epochs over which gamma falls from 1; -1 = half of the run")
+    gamma_schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="From 1 to gamma_min, or gamma_min from the start"
+    )
+    negatives_kept: float = Field(OWN, description="drrho_cvar: share of the negatives that count; -1 = the method's own")
+    distillation_weight: float = Field(OWN, description="Weight of the distillation term; -1 = the method's own")
+    distillation_temperature: float = Field(OWN, description="Of the reference's similarities; -1 = the one that it has")
     augmentation: Literal["none", "shift", "crop"] = Field("crop", description="shift suits drawings of 32 to 64 pixels")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto = bf16 on GPUs")
     seed: int = 0
@@ -57,8 +68,7 @@ class TrainConfig(Config):
     def _check(self) -> Self:
         if self.method not in METHODS:
             raise ValueError(f"unknown method '{self.method}'. " + nearest(self.method, METHODS))
-        self.objective()
-        if METHODS[self.method].needs_reference and not self.reference:
+        if (METHODS[self.method].needs_reference or self.objective().distillation_weight) and not self.reference:
             raise ValueError(
                 f"method '{self.method}' needs a reference: set it to the name under which `drrho reference` stored its features"
             )
@@ -73,7 +83,7 @@ class TrainConfig(Config):
         """The method's own config, with what was set here."""
         fields: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("temperature", "temperature_learning_rate", "eps", "rho", "gamma_min", "gamma_epochs")
+            for name in METHOD_SETTINGS
             if getattr(self, name) != OWN and name in METHODS[self.method].model_fields
         }
         if self.learn_temperature != "auto":

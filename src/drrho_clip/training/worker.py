@@ -36,7 +36,8 @@ def work(config: TrainConfig, dataset_version: int, store: Store) -> None:
     torch.manual_seed(config.seed)
     model = create_model(config.architecture)
     epochs = math.ceil(config.steps / make.order.steps_per_epoch)
-    objective = config.objective().build(samples=manifest.total, epochs=epochs)
+    reference_temperature = 1 / make.features.reference.identity.logit_scale if make.features else 1.0
+    objective = config.objective().build(manifest.total, epochs, reference_temperature)
     metrics = MetricSet()
     if config.metrics_port and distributed.rank() == 0:
         port = metrics.serve(config.metrics_port)
