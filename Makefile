@@ -12,7 +12,7 @@ export STORE FOLDER DATA ARGS IMAGE BASE TORCH_INDEX EXTRAS
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo clipart test lint format docs constraints image clean
+.PHONY: help install demo clipart test lint format docs bench constraints image clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-20s%s\n' "$$name" "$$text"; done
@@ -38,6 +38,9 @@ lint: $(STAMP) ## Check style and types
 format: $(STAMP) ## Put the code into the project's format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+bench: $(STAMP) ## Run the benchmarks: each prints one JSON line, then all as a table
+	@$(BIN)/python -m benchmarks
 
 docs: $(STAMP) ## Write docs/configuration.md from the code
 	@$(BIN)/python tools/configuration.py

@@ -46,6 +46,7 @@ def train(
     seed: int = 0,
     lanes: int = 0,
     workers: int = 0,
+    record_weights: str = "yes",
     checkpoint_steps: int = 1000,
     keep_checkpoints: int = 2,
     log_steps: int = 10,

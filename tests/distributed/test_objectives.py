@@ -39,14 +39,14 @@ def run_steps(rank: int, world_size: int) -> dict[str, torch.Tensor]:
             features = (image.requires_grad_(), text.requires_grad_())
             result = objective(features, tuple(reference), index, valid, step)
             result.loss.backward()
-            weights.record(index, result.weights, valid)
+            weights.record(index, result.weights, result.losses, valid)
             for name, value in (("image", features[0].grad), ("text", features[1].grad)):
                 out[f"{method}/{step}/{name}"] = value / world_size  # DDP takes the mean of parameter gradients over ranks
             out[f"{method}/{step}/value"] = result.value[None]
             out[f"{method}/{step}/variance"] = pairwise_moments(features, valid).variance[None]
         out[f"{method}/temperature"] = torch.zeros(1) if objective.log_scale.grad is None else objective.log_scale.grad[None]
         out[f"{method}/u"] = objective.state_dict().get("log_u", torch.zeros(0)).nan_to_num(-9.0)[None]
-        out[f"{method}/weights"] = torch.cat([weights.total, weights.visits[:, None]], 1)[None]
+        out[f"{method}/weights"] = torch.cat([weights.total, weights.visits[:, None], weights.loss[:, None]], 1)[None]
     return out
 
 

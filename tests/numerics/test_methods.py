@@ -52,6 +52,7 @@ def test_hard_selection_is_the_mean_of_the_hardest_negatives(share, k):
     expected = naive_cvar(naive, reference, k)
     expected.backward()
     torch.testing.assert_close(result.value, expected.detach())
+    torch.testing.assert_close(result.losses.mean(0).sum(), expected.detach())
     torch.testing.assert_close(result.effective_size, torch.full((2,), float(k), dtype=torch.float64))
     for ours, other in zip(features, naive, strict=True):
         torch.testing.assert_close(ours.grad, other.grad)

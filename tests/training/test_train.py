@@ -80,9 +80,18 @@ def test_a_run_leaves_all_that_is_promised(scenes_store):
     seen = len(weights["index"])
     assert seen == len(set(weights["index"])) > 300
     assert all(0 <= weight <= 1 for weight in weights["image_weight"] + weights["text_weight"])
+    assert all(map(math.isfinite, weights["loss"]))
+    reader = SampleReader(scenes_store, load_manifest(scenes_store, "scenes"))
+    assert all(reader.get(index).meta["key"] == key for index, key in zip(weights["index"], weights["key"], strict=True))
     encoder = load_model("run:run", scenes_store)
     assert encoder.model.logit_scale.exp().item() == pytest.approx(10.0)
     assert Checkpoints(scenes_store, "run", 2).steps() == [12, 10]
+
+
+def test_a_run_can_do_without_weights(scenes_store):
+    train(settings(record_weights="no", samples=32 * 2), scenes_store, launch=in_process)
+    assert scenes_store.head(layout.run_weights("run")) is None
+    assert find_summary("run", scenes_store) is not None
 
 
 def test_a_finished_run_is_found_and_not_trained_again(scenes_store):

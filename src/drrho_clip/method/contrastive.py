@@ -159,6 +159,7 @@ class Contrast(NamedTuple):
     all_normalisers: Tensor  # [B, 2] of all anchors
     mean_normaliser: Tensor  # [2] over all valid anchors
     mean_difference: Tensor  # [2] over all valid anchors, of sum_{j != i} weight(i, j) * (s(i, j) - s(i, i))
+    difference: Tensor  # [b, 2] the sum of weight(i, j) * (s(i, j) - s(i, i)) of this rank's anchors
     effective_size: Tensor  # [b, 2] 1 / sum of squared normalised weights: the effective number of negatives
     gradient: Pair  # of sum(mean_difference) by this rank's features, weights held constant; times the world size, for DDP's mean
 
@@ -199,6 +200,7 @@ def contrast(batch: GlobalBatch, temperature: Tensor | float, rule: Rule, *, ste
         all_normalisers,
         all_normalisers.masked_fill(~batch.valid[:, None], 0).sum(0) / batch.count,
         distributed.sum_over_ranks(differences.sum(0)) / batch.count,
+        differences,
         weight.square() / squares.clamp_min(1e-30),
         (image, text),
     )

@@ -23,6 +23,7 @@ class ObjectiveResult(NamedTuple):
     value: Tensor  # 0-d, the value of the objective over the global batch
     parts: dict[str, Tensor]  # named parts of the value
     weights: Tensor  # [b, 2] the share of its gradient that each anchor keeps (image, text), from 0 to 1 = all of it
+    losses: Tensor  # [b, 2] what each anchor adds to the value
     effective_size: Tensor  # [2] mean effective number of negatives of the anchors of this rank
 
 
@@ -98,7 +99,7 @@ class BatchContrastive(Objective):
             *((side, gradient * scale) for side, gradient in zip(features, sums.gradient, strict=True)),
             (tau, -sums.mean_difference.sum() * scale / tau.detach()),
         )
-        return _result(loss, value, {"image": image, "text": text}, sums, kept(sums.normaliser, floor=1.0))
+        return _result(loss, value, {"image": image, "text": text}, sums, kept(sums.normaliser, floor=1.0), sums.normaliser)
 
 
 class GlobalContrastive(Objective):
@@ -129,7 +130,8 @@ class GlobalContrastive(Objective):
         image, text = sums.mean_normaliser * tau.detach()
         radius = 2 * config.rho * tau.detach() if config.learn_temperature else torch.zeros_like(image)
         parts = {"image": image, "text": text, "temperature": radius}
-        return _result(loss, image + text + radius, parts, sums, kept(sums.normaliser, floor=config.eps))
+        weights, losses = kept(sums.normaliser, floor=config.eps), sums.normaliser * tau.detach()
+        return _result(loss, image + text + radius, parts, sums, weights, losses)
 
     @torch.no_grad()
     def _remember(self, index: Tensor, batch: GlobalBatch, log_u: Tensor) -> None:
@@ -153,7 +155,8 @@ class HardContrastive(Objective):
         sums = contrast(batch, 1.0, rule, steered=True)
         image, text = sums.mean_difference
         loss = with_gradient(image + text, *zip(features, sums.gradient, strict=True))
-        return _result(loss, image + text, {"image": image, "text": text}, sums, torch.ones_like(sums.normaliser))
+        weights = torch.ones_like(sums.normaliser)
+        return _result(loss, image + text, {"image": image, "text": text}, sums, weights, sums.difference)
 
 
 def recommended_gamma(decay_epochs: int) -> float:
@@ -166,5 +169,8 @@ def kept(log_norm: Tensor, *, floor: float) -> Tensor:
     return 1 - torch.exp(math.log(floor) - log_norm).clamp_max(1) if floor else torch.ones_like(log_norm)
 
 
-def _result(loss: Tensor, value: Tensor, parts: dict[str, Tensor], sums: Contrast, weights: Tensor) -> ObjectiveResult:
-    return ObjectiveResult(loss, value.detach(), {k: v.detach() for k, v in parts.items()}, weights, sums.effective_size.mean(0))
+def _result(
+    loss: Tensor, value: Tensor, parts: dict[str, Tensor], sums: Contrast, weights: Tensor, losses: Tensor
+) -> ObjectiveResult:
+    plain = {name: part.detach() for name, part in parts.items()}
+    return ObjectiveResult(loss, value.detach(), plain, weights, losses, sums.effective_size.mean(0))

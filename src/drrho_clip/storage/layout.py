@@ -80,7 +80,7 @@ def run_summary(name: str) -> str:
 
 
 def run_weights(name: str) -> str:
-    """Per-sample weights of the finished run (index, image_weight, text_weight)."""
+    """Per sample of the finished run: index, key, image_weight, text_weight, loss."""
     return f"{run(name)}/weights.parquet"
 
 

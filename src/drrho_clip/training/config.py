@@ -59,6 +59,7 @@ class TrainConfig(Config):
     seed: int = 0
     lanes: int = Field(0, ge=0, description="Lanes of the data order; 0 = from the batch size")
     workers: int = Field(0, ge=0, description="Data workers of each process; 0 = read in the process itself")
+    record_weights: Literal["yes", "no"] = Field("yes", description="Keep every sample's weight, for the report and for curation")
     checkpoint_steps: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     log_steps: int = Field(10, ge=1)

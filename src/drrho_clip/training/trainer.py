@@ -69,7 +69,7 @@ class Trainer:
         self.config, self.make, self.history, self.checkpoints = config, make, history, checkpoints
         self.device = distributed.local_device()
         self.model, self.objective = model.to(self.device), objective.to(self.device)
-        self.weights = SampleWeights(make.reader.manifest.total).to(self.device)
+        self.weights = SampleWeights(make.reader.manifest.total).to(self.device) if config.record_weights == "yes" else None
         for name in ("logit_scale", "logit_bias"):  # the objective owns the temperature
             if isinstance(parameter := getattr(model, name, None), nn.Parameter):
                 parameter.requires_grad_(False)
@@ -78,8 +78,9 @@ class Trainer:
             "model": model,
             "optimiser": self.optimiser,
             "objective": objective,
-            "weights": self.weights,
         }
+        if self.weights is not None:
+            self.parts["weights"] = self.weights
         self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.stop = False
 
@@ -110,7 +111,8 @@ class Trainer:
             self.step += 1
             interval.steps += 1
             interval.skipped += int((~batch.valid).sum())
-            self.weights.record(batch.index, result.weights, batch.valid)
+            if self.weights is not None:
+                self.weights.record(batch.index, result.weights, result.losses, batch.valid)
             last, stopped = self.step == config.steps, distributed.any_rank(self.stop, self.device)
             saving = last or stopped or self.step % config.checkpoint_steps == 0
             if saving or self.step % config.log_steps == 0:

@@ -19,6 +19,8 @@ from drrho_clip.data.loader import BatchMaker
 from drrho_clip.data.manifest import Manifest, load_manifest
 from drrho_clip.data.order import SampleOrder
 from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.writer import read_keys
+from drrho_clip.method.weights import SampleWeights
 from drrho_clip.models import architecture_info, create_model, save_export, tokenizer
 from drrho_clip.observe import MetricSet, get_logger
 from drrho_clip.storage import Store, layout
@@ -71,7 +73,8 @@ def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
     with torch.no_grad():  # open_clip keeps the scale in the model; there it belongs in an export
         cast(nn.Parameter, trainer.model.logit_scale).fill_(-math.log(trainer.objective.temperature.item()))
     save_export(trainer.model, config.architecture, store, layout.export(config.run))
-    store.write(layout.run_weights(config.run), _weights_table(trainer))
+    if trainer.weights is not None:
+        store.write(layout.run_weights(config.run), _weights_table(trainer.weights, manifest, store))
     averaged = {
         key: value for key in history.records[-1] if key not in ("time", "step") and (value := history.last(key)) is not None
     }
@@ -97,9 +100,18 @@ def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
     store.write(layout.run_summary(config.run), summary.model_dump_json(indent=1).encode(), if_absent=True)
 
 
-def _weights_table(trainer: Trainer) -> bytes:
-    index, weights = trainer.weights.mean()
-    table = pa.table({"index": index.numpy(), "image_weight": weights[:, 0].numpy(), "text_weight": weights[:, 1].numpy()})
+def _weights_table(weights: SampleWeights, manifest: Manifest, store: Store) -> bytes:
+    index, weight, loss = weights.visited()
+    keys = {shard.base + i: key for shard in manifest.shards for i, key in enumerate(read_keys(store, manifest, shard))}
+    table = pa.table(
+        {
+            "index": index.numpy(),
+            "key": [keys[i] for i in index.tolist()],
+            "image_weight": weight[:, 0].numpy(),
+            "text_weight": weight[:, 1].numpy(),
+            "loss": loss.numpy(),
+        }
+    )
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
