@@ -13,6 +13,8 @@ from drrho_clip.storage import Store, layout
 from drrho_clip.training import TrainConfig, train
 from drrho_clip.training.launch import run_locally
 
+RUNS = ("w1", "w2", "parts")
+
 
 def train_with(processes: int, store: Store, **changed: object) -> TrainConfig:
     config = TrainConfig.parse(
@@ -36,15 +38,18 @@ def train_with(processes: int, store: Store, **changed: object) -> TrainConfig:
 
 
 def test_two_processes_train_the_same_model_as_one(scenes_store: Store) -> None:
-    for processes in (1, 2):
-        train_with(processes, scenes_store)
-    one, two = ([json.loads(row) for row in scenes_store.read(layout.run_metrics(run)).splitlines()] for run in ("w1", "w2"))
-    for row_one, row_two in zip(one, two, strict=True):
-        for key in row_one.keys() - {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}:
-            assert row_two[key] == pytest.approx(row_one[key], rel=2e-4, abs=1e-6), key
-    states = [load_model(f"run:{run}", scenes_store).model.state_dict() for run in ("w1", "w2")]
-    for name, value in states[0].items():
-        torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
+    train_with(1, scenes_store)
+    train_with(2, scenes_store)
+    train_with(2, scenes_store, run="parts", accumulate=2)
+    one, *others = ([json.loads(row) for row in scenes_store.read(layout.run_metrics(run)).splitlines()] for run in RUNS)
+    for other in others:
+        for row_one, row_two in zip(one, other, strict=True):
+            for key in row_one.keys() - {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}:
+                assert row_two[key] == pytest.approx(row_one[key], rel=2e-4, abs=1e-6), key
+    expected, *states = (load_model(f"run:{run}", scenes_store).model.state_dict() for run in RUNS)
+    for state in states:
+        for name, value in expected.items():
+            torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4, msg=name)
     assert scenes_store.read(layout.run_weights("w2"))
 
 

@@ -156,6 +156,14 @@ def test_distillation_takes_the_temperature_that_the_reference_was_trained_to(sc
     assert own_loss != pytest.approx(other, rel=1e-3)
 
 
+def test_a_batch_in_parts_trains_the_same_model(scenes_store):
+    for run, parts in (("whole", 1), ("parts", 3)):
+        train(settings(run, accumulate=parts), scenes_store, launch=in_process)
+    for whole, parts in zip(records(scenes_store, "whole"), records(scenes_store, "parts"), strict=True):
+        assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+        assert parts["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-3)
+
+
 @pytest.mark.parametrize("changed", [{"workers": 2}, {"augmentation": "crop"}, {"augmentation": "none"}, {"gradient_clip": 0.01}])
 def test_options_are_used(scenes_store, changed):
     train(settings("plain", method="openclip"), scenes_store, launch=in_process)

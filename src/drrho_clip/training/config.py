@@ -31,6 +31,9 @@ class TrainConfig(Config):
     )
     architecture: str = Field("ViT-B-16", description="Any open_clip architecture or one of drrho-small, drrho-tiny, ...")
     batch_size: int = Field(5120, ge=2, description="Global: over all processes")
+    accumulate: int = Field(
+        1, ge=1, description="Passes through the model per step: each holds a part of a process's batch, the loss sees all of it"
+    )
     samples: int = Field(1_280_000_000, ge=1, description="Samples seen in all, rounded down to whole batches")
     learning_rate: float = Field(3.125e-4, gt=0)
     weight_decay: float = Field(0.2, ge=0)

@@ -21,6 +21,7 @@ from drrho_clip.method.objective import Objective, ObjectiveResult
 from drrho_clip.method.variance import minus_reference, pairwise_moments
 from drrho_clip.method.weights import SampleWeights
 from drrho_clip.observe import get_logger, progress
+from drrho_clip.training.accumulation import forward_backward
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.config import TrainConfig
 from drrho_clip.training.history import History
@@ -128,18 +129,25 @@ class Trainer:
         config = self.config
         factor = schedule(self.step, steps=config.steps, warmup=config.warmup_steps)
         set_learning_rate(self.optimiser.param_groups, factor)
-        half = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            features: Pair = towers(batch.images, batch.tokens)
         reference = None if batch.reference is None else (batch.reference[:, 0], batch.reference[:, 1])
         epoch = self.make.order.epoch_of(self.step)
-        result: ObjectiveResult = self.objective(features, reference, batch.index, batch.valid, epoch)
-        result.loss.backward()  # type: ignore[no-untyped-call]
+
+        def loss_of(features: Pair) -> ObjectiveResult:
+            result: ObjectiveResult = self.objective(features, reference, batch.index, batch.valid, epoch)
+            return result
+
+        features, result = forward_backward(towers, batch.images, batch.tokens, self._forward, loss_of, config.accumulate)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip or math.inf)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.objective.clamp()
         return features, result, norm
+
+    def _forward(self, towers: nn.Module, images: Tensor, tokens: Tensor) -> Pair:
+        half = self.config.precision == "bf16" or (self.config.precision == "auto" and self.device.type == "cuda")
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            features: Pair = towers(images, tokens)
+        return features
 
     def _log(self, interval: Interval, batch: Batch, features: Pair, result: ObjectiveResult, norm: Tensor) -> None:
         """Record this step on rank 0; every rank takes part, since variances are over the global batch."""
