@@ -42,6 +42,8 @@ def train(
     negatives_kept: float = -1.0,
     distillation_weight: float = -1.0,
     distillation_temperature: float = -1.0,
+    filter_ratio: float = -1.0,
+    selection_chunks: int = -1,
     augmentation: str = "crop",
     precision: str = "auto",
     seed: int = 0,

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from drrho_clip import distributed
 from drrho_clip.method import METHODS
+from drrho_clip.method.objective import SelectedContrastive
 from drrho_clip.method.variance import pairwise_moments
 from drrho_clip.method.weights import SampleWeights
 
@@ -45,6 +46,10 @@ def run_steps(rank: int, world_size: int) -> dict[str, torch.Tensor]:
             out[f"{method}/{step}/value"] = result.value[None]
             out[f"{method}/{step}/variance"] = pairwise_moments(features, valid).variance[None]
         out[f"{method}/temperature"] = torch.zeros(1) if objective.log_scale.grad is None else objective.log_scale.grad[None]
+        if isinstance(objective, SelectedContrastive):
+            generator = torch.Generator().manual_seed(0)
+            chosen = objective.select((image, text), tuple(reference), index, valid, size=4, generator=generator)
+            out[f"{method}/chosen"] = chosen[None].double()
         out[f"{method}/u"] = objective.state_dict().get("log_u", torch.zeros(0)).nan_to_num(-9.0)[None]
         out[f"{method}/weights"] = torch.cat([weights.total, weights.visits[:, None], weights.loss[:, None]], 1)[None]
     return out

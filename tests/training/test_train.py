@@ -143,6 +143,12 @@ def test_the_other_methods_train_too(scenes_store, method):
     assert ("loss_part.distillation" in last) is method.endswith("distillation")
 
 
+def test_a_batch_is_chosen_from_samples_that_the_data_must_have(scenes_store):
+    with pytest.raises(DrrhoError, match="A batch of 100 is chosen from 500 samples, and the split has 3"):
+        train(settings(method="jest", batch_size=100, samples=1000), scenes_store, launch=never)
+    assert scenes_store.head(layout.run_config("run")) is None
+
+
 def test_distillation_takes_the_temperature_that_the_reference_was_trained_to(scenes_store):
     own = 1 / load_reference_manifest(scenes_store, "scenes", "ref").identity.logit_scale
     for run, changed in {

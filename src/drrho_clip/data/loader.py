@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -58,7 +60,10 @@ class BatchMaker:
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step`, counted from 0 over all epochs."""
-        index = self.order.batch(step, self.rank, self.world_size)
+        return self.read(self.order.batch(step, self.rank, self.world_size), step)
+
+    def read(self, index: NDArray[np.int64], step: int) -> Batch:
+        """The batch of these samples, as they are augmented at `step`."""
         samples = [self.reader.get(int(i)) for i in index]
         images = [self._decode(sample.image, sample.index) for sample in samples]
         return Batch(

@@ -27,6 +27,10 @@ class MethodConfig(Config):
     distillation_weight: float = Field(0.0, ge=0, description="Weight of the distillation term beside the loss")
     distillation_temperature: float = Field(0.0, ge=0, description="Of the reference's similarities; 0 = the one it has")
 
+    def super_batch(self, batch_size: int) -> int:
+        """Samples that are read for a batch: more than it has where the method chooses among them."""
+        return batch_size
+
     def build(self, samples: int, epochs: int, reference_temperature: float = 0.01) -> Objective:
         """Return the objective as a module; its state is u (if it has one) and the temperature.
 
@@ -94,6 +98,38 @@ class DrrhoCvarConfig(MethodConfig):
         return HardContrastive(self, reference_temperature)
 
 
+class RhoTopKConfig(OpenClipConfig):
+    """CLIP's cross-entropy on the samples of a super-batch with the largest loss minus the reference's (arXiv 2206.07137)."""
+
+    needs_reference: ClassVar[bool] = True
+    rule: ClassVar[Literal["rho", "jest", "jest_top_k"]] = "rho"
+
+    filter_ratio: float = Field(0.8, ge=0, lt=1, description="Share of the super-batch that is not trained on")
+    selection_chunks: int = Field(16, ge=1, description="JEST: steps in which the batch is chosen")
+
+    def super_batch(self, batch_size: int) -> int:
+        """batch_size / (1 - filter_ratio)."""
+        return round(batch_size / (1 - self.filter_ratio))
+
+    def build(self, samples: int, epochs: int, reference_temperature: float = 0.01) -> Objective:
+        """See MethodConfig."""
+        from drrho_clip.method.objective import SelectedContrastive
+
+        return SelectedContrastive(self, reference_temperature)
+
+
+class JestConfig(RhoTopKConfig):
+    """CLIP's cross-entropy on a sub-batch drawn by learnability, chunk by chunk (JEST, arXiv 2406.17711)."""
+
+    rule: ClassVar[Literal["rho", "jest", "jest_top_k"]] = "jest"
+
+
+class JestTopKConfig(RhoTopKConfig):
+    """JEST that takes the most learnable of each chunk instead of drawing."""
+
+    rule: ClassVar[Literal["rho", "jest", "jest_top_k"]] = "jest_top_k"
+
+
 class DistillationConfig(OpenClipConfig):
     """Cross-entropy and, in equal parts, MobileCLIP's distillation of similarities (arXiv 2311.17049)."""
 
@@ -121,6 +157,9 @@ METHODS: dict[str, type[MethodConfig]] = {
     "fastclip": FastClipConfig,
     "drrho": DrrhoConfig,
     "drrho_cvar": DrrhoCvarConfig,
+    "rho_topk": RhoTopKConfig,
+    "jest": JestConfig,
+    "jest_topk": JestTopKConfig,
     "distillation": DistillationConfig,
     "fastclip_distillation": FastClipDistillationConfig,
     "drrho_distillation": DrrhoDistillationConfig,

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from drrho_clip import distributed
 from drrho_clip.errors import DataError
-from drrho_clip.method.config import DrrhoCvarConfig, GlobalConfig, MethodConfig
+from drrho_clip.method.config import DrrhoCvarConfig, GlobalConfig, MethodConfig, RhoTopKConfig
 from drrho_clip.method.contrastive import Contrast, Exponential, GlobalBatch, Hardest, Pair, contrast, with_gradient
 from drrho_clip.method.distillation import distill
 from drrho_clip.method.global_loss import check_features, global_loss, with_u
+from drrho_clip.method.selection import Scored, jest, rho_top_k
 
 
 class ObjectiveResult(NamedTuple):
@@ -100,6 +101,28 @@ class BatchContrastive(Objective):
             (tau, -sums.mean_difference.sum() * scale / tau.detach()),
         )
         return _result(loss, value, {"image": image, "text": text}, sums, kept(sums.normaliser, floor=1.0), sums.normaliser)
+
+
+class SelectedContrastive(BatchContrastive):
+    """CLIP's cross-entropy on samples that `select` chose."""
+
+    @torch.no_grad()
+    def select(
+        self, features: Pair, reference: Pair, index: Tensor, valid: Tensor, size: int, generator: torch.Generator
+    ) -> Tensor:
+        """Return the dataset indices [size] to train on, the same on every rank; what is passed is this rank's super-batch."""
+        check_features(features, reference)
+        batch = GlobalBatch(features, reference, valid)
+        assert batch.reference is not None
+        assert isinstance(self.config, RhoTopKConfig)
+        index, order = distributed.gather(index).sort()  # one order for any number of processes
+        learner = Scored((batch.everything[0][order], batch.everything[1][order]), self.temperature.item())
+        steering = Scored((batch.reference[0][order], batch.reference[1][order]), self.reference_temperature)
+        if self.config.rule == "rho":
+            return index[rho_top_k(learner, steering, batch.valid[order], size)]
+        drawn = generator if self.config.rule == "jest" else None
+        chunks = self.config.selection_chunks
+        return index[jest(learner, steering, batch.valid[order], size, chunks=chunks, generator=drawn)]
 
 
 class GlobalContrastive(Objective):

@@ -13,7 +13,7 @@ from drrho_clip.schema import Config
 OWN = -1.0  # "the method's own value", for settings whose 0 means something
 METHOD_SETTINGS = (
     *("temperature", "temperature_learning_rate", "eps", "rho", "gamma_min", "gamma_epochs", "gamma_schedule"),
-    *("negatives_kept", "distillation_weight", "distillation_temperature"),
+    *("negatives_kept", "distillation_weight", "distillation_temperature", "filter_ratio", "selection_chunks"),
 )
 """Settings that belong to the methods that have them; the others ignore them."""
 
@@ -57,6 +57,8 @@ class TrainConfig(Config):
     negatives_kept: float = Field(OWN, description="drrho_cvar: share of the negatives that count; -1 = the method's own")
     distillation_weight: float = Field(OWN, description="Weight of the distillation term; -1 = the method's own")
     distillation_temperature: float = Field(OWN, description="Of the reference's similarities; -1 = the one that it has")
+    filter_ratio: float = Field(OWN, description="rho_topk, jest: share of the super-batch not trained on; -1 = the method's own")
+    selection_chunks: int = Field(-1, ge=-1, description="jest: steps in which a batch is chosen; -1 = the method's own")
     augmentation: Literal["none", "shift", "crop"] = Field("crop", description="shift suits drawings of 32 to 64 pixels")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto = bf16 on GPUs")
     seed: int = 0
@@ -82,6 +84,11 @@ class TrainConfig(Config):
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.samples // self.batch_size
+
+    @property
+    def read_size(self) -> int:
+        """Samples that are read per step: the batch, or what it is chosen from."""
+        return self.objective().super_batch(self.batch_size)
 
     def objective(self) -> MethodConfig:
         """The method's own config, with what was set here."""

@@ -84,7 +84,14 @@ def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
     from drrho_clip.models import check_architecture
 
     check_architecture(config.architecture)
-    order = SampleOrder(manifest.split(config.split), seed=config.seed, batch_size=config.batch_size, lanes=config.lanes)
+    available = sum(shard.count for shard in manifest.split(config.split))
+    if config.batch_size <= available < config.read_size:
+        raise ConfigError(
+            f"A batch of {config.batch_size} is chosen from {config.read_size} samples, and the split has {available}",
+            where=f"run {config.run}",
+            fix="Lower batch_size or filter_ratio.",
+        )
+    order = SampleOrder(manifest.split(config.split), seed=config.seed, batch_size=config.read_size, lanes=config.lanes)
     if config.steps < 1:
         raise ConfigError(
             f"{config.samples} samples are less than one batch of {config.batch_size}: nothing to train",
@@ -109,7 +116,7 @@ def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
         method=config.method,
         steps=config.steps,
         steps_per_epoch=order.steps_per_epoch,
-        dropped_per_epoch=order.samples - order.steps_per_epoch * config.batch_size,
+        dropped_per_epoch=order.samples - order.steps_per_epoch * config.read_size,
     )
 
 

@@ -17,7 +17,7 @@ from drrho_clip import distributed
 from drrho_clip.data.loader import Batch, BatchMaker, batches
 from drrho_clip.errors import TrainingError
 from drrho_clip.method.contrastive import Pair
-from drrho_clip.method.objective import Objective, ObjectiveResult
+from drrho_clip.method.objective import Objective, ObjectiveResult, SelectedContrastive
 from drrho_clip.method.variance import minus_reference, pairwise_moments
 from drrho_clip.method.weights import SampleWeights
 from drrho_clip.observe import get_logger, progress
@@ -26,6 +26,7 @@ from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.config import TrainConfig
 from drrho_clip.training.history import History
 from drrho_clip.training.optimiser import make_optimiser, schedule, set_learning_rate
+from drrho_clip.training.selection import choose
 
 
 class Towers(nn.Module):
@@ -108,6 +109,8 @@ class Trainer:
         for batch in source:
             interval.waited += time.monotonic() - waiting
             batch = batch.to(self.device)
+            if isinstance(self.objective, SelectedContrastive):
+                batch = self._choose(self.objective, batch)
             features, result, norm = self._train_step(towers, batch)
             self.step += 1
             interval.steps += 1
@@ -142,6 +145,18 @@ class Trainer:
         self.optimiser.zero_grad()
         self.objective.clamp()
         return features, result, norm
+
+    def _choose(self, objective: SelectedContrastive, batch: Batch) -> Batch:
+        towers, config = Towers(self.model), self.config
+        return choose(
+            objective,
+            self.make,
+            batch,
+            lambda images, tokens: self._forward(towers, images, tokens),
+            size=config.batch_size,
+            seed=config.seed,
+            step=self.step,
+        )
 
     def _forward(self, towers: nn.Module, images: Tensor, tokens: Tensor) -> Pair:
         half = self.config.precision == "bf16" or (self.config.precision == "auto" and self.device.type == "cuda")

@@ -55,7 +55,7 @@ def work(config: TrainConfig, dataset_version: int, store: Store) -> None:
 def batch_maker(config: TrainConfig, manifest: Manifest, store: Store) -> BatchMaker:
     """The batches of a run for this rank."""
     info = architecture_info(config.architecture)
-    order = SampleOrder(manifest.split(config.split), seed=config.seed, batch_size=config.batch_size, lanes=config.lanes)
+    order = SampleOrder(manifest.split(config.split), seed=config.seed, batch_size=config.read_size, lanes=config.lanes)
     return BatchMaker(
         reader=SampleReader(store, manifest),
         order=order,
