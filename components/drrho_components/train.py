@@ -39,6 +39,8 @@ def train(
     gamma_min: float = -1.0,
     gamma_epochs: int = -1,
     gamma_schedule: str = "cosine",
+    u_home: str = "auto",
+    u_path: str = "/dev/shm",
     negatives_kept: float = -1.0,
     distillation_weight: float = -1.0,
     distillation_temperature: float = -1.0,

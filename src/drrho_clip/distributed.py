@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -78,6 +79,19 @@ def broadcast_object(value: object) -> object:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def gather_objects(value: object) -> list[Any]:
+    """The values of all ranks in rank order (small plain objects)."""
+    values: list[Any] = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def leads_node() -> bool:
+    """Whether this process is the first of its node; where no launcher says, the group is one node."""
+    return int(os.environ.get("LOCAL_RANK", rank())) == 0
 
 
 def barrier() -> None:

@@ -50,7 +50,8 @@ def run_steps(rank: int, world_size: int) -> dict[str, torch.Tensor]:
             generator = torch.Generator().manual_seed(0)
             chosen = objective.select((image, text), tuple(reference), index, valid, size=4, generator=generator)
             out[f"{method}/chosen"] = chosen[None].double()
-        out[f"{method}/u"] = objective.state_dict().get("log_u", torch.zeros(0)).nan_to_num(-9.0)[None]
+        rows = objective.by_rows().get("u")
+        out[f"{method}/u"] = torch.zeros(1) if rows is None else rows.read_rows(0, SAMPLES).nan_to_num(-9.0)[None]
         out[f"{method}/weights"] = torch.cat([weights.total, weights.visits[:, None], weights.loss[:, None]], 1)[None]
     return out
 

@@ -13,7 +13,7 @@ from drrho_clip.storage import Store, layout
 from drrho_clip.training import TrainConfig, train
 from drrho_clip.training.launch import run_locally
 
-RUNS = ("w1", "w2", "parts")
+RUNS = ("w1", "w2", "parts", "shared")
 
 
 def train_with(processes: int, store: Store, **changed: object) -> TrainConfig:
@@ -41,6 +41,7 @@ def test_two_processes_train_the_same_model_as_one(scenes_store: Store) -> None:
     train_with(1, scenes_store)
     train_with(2, scenes_store)
     train_with(2, scenes_store, run="parts", accumulate=2)
+    train_with(2, scenes_store, run="shared", u_home="shared")
     one, *others = ([json.loads(row) for row in scenes_store.read(layout.run_metrics(run)).splitlines()] for run in RUNS)
     for other in others:
         for row_one, row_two in zip(one, other, strict=True):

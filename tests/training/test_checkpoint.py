@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from drrho_clip.method import METHODS
+from drrho_clip.method.ustate import UState
 from drrho_clip.storage import layout, open_store
 from drrho_clip.training import TrainConfig
 from drrho_clip.training.checkpoint import Checkpoints
@@ -21,7 +22,7 @@ def trained(seed: int, steps: int = 2) -> dict[str, nn.Module | torch.optim.Opti
     for step in range(steps):
         (model(torch.randn(2, 3)).square().sum() + objective.temperature).backward()
         optimiser.step()
-        objective.log_u[step] = step
+        objective.u.on_device[step] = step
     return {"model": model, "optimiser": optimiser, "objective": objective}
 
 
@@ -30,6 +31,7 @@ def state_of(parts) -> list[torch.Tensor]:
     return [
         *parts["model"].state_dict().values(),
         *parts["objective"].state_dict().values(),
+        parts["objective"].u.on_device,
         *(torch.as_tensor(value) for _, values in sorted(optimiser.items()) for _, value in sorted(values.items())),
     ]
 
@@ -41,8 +43,8 @@ def checkpoints(tmp_path):
 
 def test_everything_comes_back_bit_for_bit(checkpoints):
     saved, loaded = trained(0), trained(1, steps=0)
-    checkpoints.save(7, saved, {"seconds": 1.5})
-    assert checkpoints.restore(loaded) == (7, {"seconds": 1.5})
+    checkpoints.save(7, saved, {"seconds": 1.5}, saved["objective"].by_rows())
+    assert checkpoints.restore(loaded, loaded["objective"].by_rows()) == (7, {"seconds": 1.5})
     for before, after in zip(state_of(saved), state_of(loaded), strict=True):
         torch.testing.assert_close(after, before, rtol=0, atol=0, equal_nan=True)
 
@@ -104,3 +106,32 @@ def test_a_checkpoint_holds_no_pickle(checkpoints):
             json.loads(data)
         else:  # safetensors: eight bytes of header length, then JSON
             json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+
+
+@pytest.mark.parametrize("home", ["device", "shared"])
+def test_rows_are_saved_in_slices_that_any_number_of_ranks_can_take(checkpoints, tmp_path, monkeypatch, home):
+    monkeypatch.setattr("drrho_clip.training.checkpoint.SLICE_ROWS", 4)
+    saved, loaded = UState(10, home="device"), UState(10, home=home, folder=str(tmp_path))
+    saved.put(torch.tensor([0, 4, 9]), torch.arange(6.0).view(3, 2))
+    checkpoints.save(3, {}, {}, {"u": saved})
+    assert sorted(info.key.rsplit("/", 1)[1] for info in checkpoints.store.list("runs/")) == [
+        "COMPLETE.json", "u.000000000000.safetensors", "u.000000000004.safetensors", "u.000000000008.safetensors",
+    ]  # fmt: skip
+    loaded.put(torch.tensor([1]), torch.ones(1, 2))
+    checkpoints.restore({}, {"u": loaded})
+    torch.testing.assert_close(loaded.read_rows(0, 10), saved.read_rows(0, 10), rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_damaged_slice_sends_all_rows_back_to_the_older_checkpoint(checkpoints, monkeypatch):
+    monkeypatch.setattr("drrho_clip.training.checkpoint.SLICE_ROWS", 2)
+    state = UState(4, home="device")
+    for step in (1, 2):
+        state.write_rows(0, torch.full((4, 2), float(step)))
+        checkpoints.save(step, {}, {}, {"u": state})
+    key = f"{layout.checkpoint(RUN, 2)}/u.000000000002.safetensors"
+    checkpoints.store.write(key, checkpoints.store.read(key)[:-1])
+    assert checkpoints.restore({}, {"u": state})[0] == 1
+    assert state.read_rows(0, 4).eq(1).all()
+    checkpoints.store.delete(f"{layout.checkpoint(RUN, 1)}/COMPLETE.json")
+    assert checkpoints.restore({}, {"u": state})[0] == 0
+    assert state.read_rows(0, 4).isnan().all()  # a new run, with nothing of the damaged step

@@ -58,6 +58,9 @@ class GlobalConfig(MethodConfig):
     gamma_epochs: int = Field(-1, ge=-1, description="-1 = half of the run")
     gamma_schedule: Literal["cosine", "constant"] = Field("cosine", description="From 1 to gamma_min, or gamma_min at once")
 
+    u_home: Literal["auto", "device", "shared"] = Field("auto", description="shared = one file per node; auto = above 1 GiB")
+    u_path: str = Field("/dev/shm", description="Folder of the node's file")
+
     def build(self, samples: int, epochs: int, reference_temperature: float = 0.01) -> Objective:
         """See MethodConfig."""
         from drrho_clip.method.objective import GlobalContrastive

@@ -15,6 +15,7 @@ from drrho_clip.method.contrastive import Contrast, Exponential, GlobalBatch, Ha
 from drrho_clip.method.distillation import distill
 from drrho_clip.method.global_loss import check_features, global_loss, with_u
 from drrho_clip.method.selection import Scored, jest, rho_top_k
+from drrho_clip.method.ustate import UState
 
 
 class ObjectiveResult(NamedTuple):
@@ -50,6 +51,10 @@ class Objective(nn.Module):
     def gamma(self, epoch: int) -> float | None:
         """Weight of the batch in u at this epoch; None where the method has no u."""
         return None
+
+    def by_rows(self) -> dict[str, UState]:
+        """State with a row per sample, by name: too large for state_dict, and the same on every rank."""
+        return {}
 
     @torch.no_grad()
     def clamp(self) -> None:
@@ -128,13 +133,15 @@ class SelectedContrastive(BatchContrastive):
 class GlobalContrastive(Objective):
     """FastCLIP and, with a reference, DRRho-CLIP: negatives are all of the dataset's samples, through the moving averages u."""
 
-    log_u: Tensor
-
     def __init__(self, config: GlobalConfig, reference_temperature: float, *, samples: int, epochs: int) -> None:
         super().__init__(config, reference_temperature)
         self.global_config = config
         self.decay_epochs = config.gamma_epochs if config.gamma_epochs >= 0 else math.ceil(epochs / 2)
-        self.register_buffer("log_u", torch.full((samples, 2), math.nan))
+        self.u = UState(samples, home=config.u_home, folder=config.u_path)
+
+    def by_rows(self) -> dict[str, UState]:
+        """See Objective."""
+        return {"u": self.u}
 
     def gamma(self, epoch: int) -> float:
         """Cosine from 1 at epoch 0 to the floor at the last decay epoch (FastCLIP, arXiv 2407.01445, section 4), or constant."""
@@ -146,7 +153,7 @@ class GlobalContrastive(Objective):
     def contrast(self, batch: GlobalBatch, features: Pair, tau: Tensor, index: Tensor, epoch: int) -> ObjectiveResult:
         """See Objective."""
         config = self.global_config
-        rule = with_u(self.log_u[index], gamma=self.gamma(epoch), eps=config.eps)
+        rule = with_u(self.u.get(index), gamma=self.gamma(epoch), eps=config.eps)
         sums = contrast(batch, tau.detach(), rule, steered=config.steered)
         self._remember(index, batch, sums.all_normalisers)
         loss = global_loss(sums, features, tau, negatives=batch.count - 1, rho=config.rho)
@@ -160,12 +167,12 @@ class GlobalContrastive(Objective):
     def _remember(self, index: Tensor, batch: GlobalBatch, log_u: Tensor) -> None:
         """Write log u [B, 2] of the global batch, so that every rank holds the same state."""
         index = distributed.gather(index)
-        self.log_u[index[batch.valid]] = log_u[batch.valid].to(self.log_u.dtype)
+        self.u.put(index[batch.valid], log_u[batch.valid])
 
     def _check(self, features: Pair, reference: Pair | None, index: Tensor) -> None:
         super()._check(features, reference, index)
-        if not 0 <= int(index.min()) <= int(index.max()) < len(self.log_u):
-            raise DataError(f"Samples {int(index.min())} .. {int(index.max())} of a dataset of {len(self.log_u)}")
+        if not 0 <= int(index.min()) <= int(index.max()) < self.u.samples:
+            raise DataError(f"Samples {int(index.min())} .. {int(index.max())} of a dataset of {self.u.samples}")
 
 
 class HardContrastive(Objective):

@@ -1,6 +1,7 @@
 """Checkpoints in the store: tensors as safetensors, plain values as JSON, and a marker that is written last.
 
     runs/<run>/checkpoints/step-N/{model,optimiser,objective,weights}.safetensors
+                                  u.<first>.safetensors: rows of u from sample <first> on, in slices that the ranks share
                                   COMPLETE.json: step, plain state, size and sha256 of each file
 
 Nothing in a checkpoint can run code. A folder without its marker is no checkpoint; one whose files do not match it is skipped.
@@ -11,42 +12,90 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from drrho_clip import distributed
 from drrho_clip.errors import StorageError
 from drrho_clip.observe import get_logger
 from drrho_clip.storage import Store, layout
 
+SLICE_ROWS = 2**24  # rows of one file: 128 MiB of u
+Files = dict[str, dict[str, Any]]
+
+
+class ByRows(Protocol):
+    """State with one row per sample, the same on every rank."""
+
+    samples: int
+
+    def read_rows(self, start: int, stop: int) -> Tensor:
+        """Rows start to stop - 1, on the CPU."""
+
+    def write_rows(self, start: int, value: Tensor) -> None:
+        """Set the rows from `start` on."""
+
+    def clear(self) -> None:
+        """Set all rows to what they are in a new run."""
+
 
 class Checkpoints:
-    """The checkpoints of one run: `save` and `restore` a model, its optimiser and its objective, plus a few plain values."""
+    """The checkpoints of one run: `save` and `restore` a model, its optimiser and its objective, plus a few plain values.
+
+    `by_rows` is state of the size of the dataset. Its slices do not depend on the number of ranks: any other number can resume.
+    """
 
     def __init__(self, store: Store, run: str, keep: int) -> None:
         self.store, self.run, self.keep = store, run, keep
 
-    def save(self, step: int, parts: Mapping[str, nn.Module | torch.optim.Optimizer], state: Mapping[str, Any]) -> None:
-        """Publish step N: files first, marker last; then drop what `keep` newer checkpoints made superfluous."""
-        files = {}
-        for name, part in parts.items():
-            data = save(_tensors(part))
-            self.store.write(f"{layout.checkpoint(self.run, step)}/{name}.safetensors", data)
-            files[f"{name}.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    def save(
+        self,
+        step: int,
+        parts: Mapping[str, nn.Module | torch.optim.Optimizer],
+        state: Mapping[str, Any],
+        by_rows: Mapping[str, ByRows] | None = None,
+    ) -> None:
+        """Publish step N: files first, marker last; then drop what `keep` newer checkpoints made superfluous.
+
+        All ranks call it: each writes its part of the slices.
+        """
+        files: Files = {}
+        for number, (name, rows, start) in enumerate(_slices(by_rows or {})):
+            if number % distributed.world_size() == distributed.rank():
+                value = rows.read_rows(start, min(start + SLICE_ROWS, rows.samples))
+                files |= self._write(step, f"{name}.{start:012d}.safetensors", {"rows": value})
+        for of_rank in distributed.gather_objects(files):
+            files |= of_rank
+        if distributed.rank() == 0:
+            for name, part in parts.items():
+                files |= self._write(step, f"{name}.safetensors", _tensors(part))
+            self._finish(step, state, files)
+
+    def _write(self, step: int, name: str, tensors: dict[str, Tensor]) -> Files:
+        data = save(tensors)
+        self.store.write(f"{layout.checkpoint(self.run, step)}/{name}", data)
+        return {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+
+    def _finish(self, step: int, state: Mapping[str, Any], files: Files) -> None:
         marker = json.dumps({"step": step, "state": dict(state), "files": files}, indent=1)
         self.store.write(layout.checkpoint_marker(self.run, step), marker.encode())
         self._prune()
 
-    def restore(self, parts: Mapping[str, nn.Module | torch.optim.Optimizer]) -> tuple[int, dict[str, Any]]:
-        """Load the newest sound checkpoint into `parts`; return its step and state, or (0, {}) where there is none."""
+    def restore(
+        self, parts: Mapping[str, nn.Module | torch.optim.Optimizer], by_rows: Mapping[str, ByRows] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Load the newest sound checkpoint; return its step and state, or (0, {}) where there is none."""
         for step in self.steps():
             try:
-                marker, tensors = self._read(step)
+                marker, tensors = self._read(step, by_rows or {})
             except (StorageError, SafetensorError, ValueError) as error:
                 get_logger().warning("checkpoint_unusable", step=step, reason=str(error))
+                for rows in (by_rows or {}).values():
+                    rows.clear()
                 continue
             for name, part in parts.items():
                 _load(part, tensors[name])
@@ -57,14 +106,19 @@ class Checkpoints:
         """Steps of the complete checkpoints, newest first."""
         return sorted({step for step, key in self._keys() if key.endswith("COMPLETE.json")}, reverse=True)
 
-    def _read(self, step: int) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    def _read(self, step: int, by_rows: Mapping[str, ByRows]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+        """Marker and tensors of the parts; rows are set at once, one slice in memory at a time."""
         marker = json.loads(self.store.read(layout.checkpoint_marker(self.run, step)))
         tensors = {}
         for name, expected in marker["files"].items():
             data = self.store.read(f"{layout.checkpoint(self.run, step)}/{name}")
             if hashlib.sha256(data).hexdigest() != expected["sha256"]:
                 raise ValueError(f"{name} has {len(data)} bytes and another sha256 than when it was saved")
-            tensors[name.removesuffix(".safetensors")] = load(data)
+            part, _, first = name.removesuffix(".safetensors").partition(".")
+            if first:
+                by_rows[part].write_rows(int(first), load(data)["rows"])
+            else:
+                tensors[part] = load(data)
         return marker, tensors
 
     def _keys(self) -> Iterator[tuple[int, str]]:
@@ -76,6 +130,12 @@ class Checkpoints:
         keys = sorted((key for step, key in self._keys() if step in old), key=lambda key: not key.endswith("COMPLETE.json"))
         for key in keys:  # the marker goes first, so that a half-deleted checkpoint is none
             self.store.delete(key)
+
+
+def _slices(by_rows: Mapping[str, ByRows]) -> Iterator[tuple[str, ByRows, int]]:
+    for name, rows in by_rows.items():
+        for start in range(0, rows.samples, SLICE_ROWS):
+            yield name, rows, start
 
 
 def _tensors(part: nn.Module | torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ OWN = -1.0  # "the method's own value", for settings whose 0 means something
 METHOD_SETTINGS = (
     *("temperature", "temperature_learning_rate", "eps", "rho", "gamma_min", "gamma_epochs", "gamma_schedule"),
     *("negatives_kept", "distillation_weight", "distillation_temperature", "filter_ratio", "selection_chunks"),
+    *("u_home", "u_path"),
 )
 """Settings that belong to the methods that have them; the others ignore them."""
 
@@ -54,6 +55,10 @@ class TrainConfig(Config):
     gamma_schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="From 1 to gamma_min, or gamma_min from the start"
     )
+    u_home: Literal["auto", "device", "shared"] = Field(
+        "auto", description="Where the moving averages are: shared = one file per node for its processes; auto = above 1 GiB"
+    )
+    u_path: str = Field("/dev/shm", description="Folder of that file")
     negatives_kept: float = Field(OWN, description="drrho_cvar: share of the negatives that count; -1 = the method's own")
     distillation_weight: float = Field(OWN, description="Weight of the distillation term; -1 = the method's own")
     distillation_temperature: float = Field(OWN, description="Of the reference's similarities; -1 = the one that it has")

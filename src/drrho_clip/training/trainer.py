@@ -228,14 +228,16 @@ class Trainer:
     def _save(self) -> None:
         started = time.monotonic()
         if distributed.rank() == 0:
-            state: dict[str, Any] = {"seconds": self.seconds, "skipped": self.skipped}
             self.history.flush()
-            self.checkpoints.save(self.step, self.parts, state)
+        state: dict[str, Any] = {"seconds": self.seconds, "skipped": self.skipped}
+        self.checkpoints.save(self.step, self.parts, state, self.objective.by_rows())
+        if distributed.rank() == 0:
             self.history.metrics.update({"checkpoint_step": self.step, "checkpoint_seconds": time.monotonic() - started})
         distributed.barrier()
 
     def _resume(self) -> None:
-        self.step, state = self.checkpoints.restore(self.parts)
+        self.step, state = self.checkpoints.restore(self.parts, self.objective.by_rows())
+        distributed.barrier()  # processes of a node may share rows: none goes on while another still sets them
         self.seconds, self.skipped = state.get("seconds", 0.0), state.get("skipped", 0)
         if self.step:
             get_logger().info("resumed", step=self.step, steps=self.config.steps)
