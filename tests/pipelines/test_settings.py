@@ -37,7 +37,7 @@ def test_all_methods_are_evaluated_and_compared_on_the_same():
 def test_what_a_study_does_not_name_keeps_its_default(tmp_path: Path):
     settings = load(tmp_path, "name: mine\ntrain: {samples: 1000}\nmethods:\n  openclip:\n  drrho: {eps: 0.5}\n")
     assert settings.train == {**DEFAULTS["train"], "samples": "1000"}
-    assert settings.methods == {"openclip": {}, "drrho": {**METHODS["drrho"], "eps": "0.5"}}
+    assert settings.methods == {"openclip": METHODS["openclip"], "drrho": {**METHODS["drrho"], "eps": "0.5"}}
     assert settings.method_config("s", "drrho").train.eps == 0.5
 
 

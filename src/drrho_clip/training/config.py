@@ -79,7 +79,8 @@ class TrainConfig(Config):
     def _check(self) -> Self:
         if self.method not in METHODS:
             raise ValueError(f"unknown method '{self.method}'. " + nearest(self.method, METHODS))
-        if (METHODS[self.method].needs_reference or self.objective().distillation_weight) and not self.reference:
+        objective = self.objective()
+        if (objective.needs_reference or objective.distillation_weight) and not self.reference:
             raise ValueError(
                 f"method '{self.method}' needs a reference: set it to the name under which `drrho reference` stored its features"
             )
