@@ -18,6 +18,7 @@ def train(
     dataset: str = "openmoji",
     dataset_version: int = 0,
     split: str = "train",
+    data_fraction: float = 1.0,
     method: str = "drrho",
     reference: str = "",
     architecture: str = "ViT-B-16",

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ingest_helpers import plan
 
@@ -88,6 +88,28 @@ def test_only_the_shards_of_the_split_are_used() -> None:
     seen = epoch(SampleOrder(shards, seed=0, batch_size=8), 0)
     assert not set(seen) & set(range(20, 30))
     assert len(seen) == 40
+
+
+@given(PLANS, st.floats(0.1, 0.9))
+@settings(max_examples=40, deadline=None)
+def test_a_fraction_is_exact_and_lies_within_a_larger_one(drawn: tuple, fraction: float) -> None:
+    counts, _, seed = drawn
+    wanted = {share: round(sum(counts) * share) for share in (fraction, (1 + fraction) / 2)}
+    assume(wanted[fraction] >= 1)
+    small, large = (
+        set(epoch(SampleOrder(plan(counts), seed=seed, batch_size=1, fraction=share), 0).tolist()) for share in wanted
+    )
+    assert [len(small), len(large)] == list(wanted.values())
+    assert small < large
+    other = epoch(SampleOrder(plan(counts), seed=seed + 1, batch_size=1, fraction=fraction), 3)
+    assert set(other.tolist()) == small
+
+
+def test_a_fraction_takes_from_every_part_of_the_data() -> None:
+    half = epoch(SampleOrder(plan([1000] * 8), seed=0, batch_size=8, fraction=0.5), 0)
+    tenths = np.bincount(half // 800, minlength=10)
+    assert tenths.sum() == 4000
+    assert tenths.min() > 300
 
 
 def test_samples_are_mixed_across_shards() -> None:

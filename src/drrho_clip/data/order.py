@@ -20,7 +20,8 @@ from drrho_clip.errors import ConfigError
 MAX_LANES = 64
 MAX_CHUNK = 1024  # samples: what one ranged read fetches at most
 WINDOW_CHUNKS = 16
-_OF_CHUNKS, _OF_WINDOWS = 1, 2  # keep the two families of permutations apart
+PARTS = 1024  # a fraction of the data is made of this many parts, or of more where a chunk would be too large
+_OF_CHUNKS, _OF_WINDOWS, _OF_PARTS = 1, 2, 3  # keep the families of permutations apart
 
 Indices = NDArray[np.int64]
 
@@ -31,9 +32,16 @@ class SampleOrder:
     Every sample comes at most once per epoch; those that do not fill a batch, batch_size - 1 at most, differ from epoch to epoch.
     """
 
-    def __init__(self, shards: Sequence[Shard], *, seed: int, batch_size: int, lanes: int = 0) -> None:
-        """Plan over the shards of one split; `lanes` = 0 takes the largest divisor of `batch_size` up to 64."""
-        self.samples = sum(shard.count for shard in shards)
+    def __init__(self, shards: Sequence[Shard], *, seed: int, batch_size: int, lanes: int = 0, fraction: float = 1.0) -> None:
+        """Plan over the shards of one split, or a `fraction` of it: the same for every seed, smaller ones within larger ones.
+
+        `lanes` = 0 takes the largest divisor of `batch_size` up to 64.
+        """
+        bases = np.array([shard.base for shard in shards], dtype=np.int64)
+        counts = np.array([shard.count for shard in shards], dtype=np.int64)
+        if fraction < 1:
+            bases, counts = _subset(bases, counts, fraction)
+        self.samples = int(counts.sum())
         self.batch_size, self.seed = batch_size, seed
         self.lanes = lanes or _default_lanes(batch_size)
         if batch_size % self.lanes:
@@ -51,7 +59,7 @@ class SampleOrder:
         self._lane_length = self.steps_per_epoch * self._per_lane
         chunk = min(MAX_CHUNK, max(1, self.samples // (4 * self.lanes)))
         self._window = WINDOW_CHUNKS * chunk
-        self._starts, self._lengths = _chunks(shards, chunk)
+        self._starts, self._lengths = _chunks(bases, counts, chunk)
         self._epoch = -1
         self._windows: dict[int, tuple[int, Indices]] = {}
 
@@ -114,15 +122,25 @@ def _default_lanes(batch_size: int) -> int:
     return max(lanes for lanes in range(1, MAX_LANES + 1) if batch_size % lanes == 0)
 
 
-def _chunks(shards: Sequence[Shard], size: int) -> tuple[Indices, Indices]:
+def _chunks(bases: Indices, counts: Indices, size: int) -> tuple[Indices, Indices]:
     """Return the first index and the length of every chunk: runs of `size` samples, the last run of a shard may be shorter."""
-    bases = np.array([shard.base for shard in shards], dtype=np.int64)
-    counts = np.array([shard.count for shard in shards], dtype=np.int64)
     runs = -(-counts // size)
-    shard_of = np.repeat(np.arange(len(shards)), runs)
+    shard_of = np.repeat(np.arange(len(bases)), runs)
     number = np.arange(runs.sum()) - np.repeat(np.cumsum(runs) - runs, runs)
     starts = bases[shard_of] + number * size
     return starts, np.minimum(size, (bases + counts)[shard_of] - starts)
+
+
+def _subset(bases: Indices, counts: Indices, fraction: float) -> tuple[Indices, Indices]:
+    """Return the first index and the length of the runs that make up a fraction of the samples, to the sample."""
+    total = int(counts.sum())
+    starts, lengths = _chunks(bases, counts, min(MAX_CHUNK, max(1, total // PARTS)))
+    order = np.argsort(_hash(len(starts), _OF_PARTS), kind="stable")
+    before = np.cumsum(lengths[order]) - lengths[order]
+    taken = np.minimum(lengths[order], round(total * fraction) - before)
+    kept, taken = order[taken > 0], taken[taken > 0]
+    by_place = np.argsort(kept)
+    return starts[kept[by_place]], taken[by_place]
 
 
 def _hash(count: int, *key: int) -> NDArray[np.uint64]:

@@ -26,6 +26,7 @@ class TrainConfig(Config):
     dataset: str = "openmoji"
     dataset_version: int = Field(0, ge=0, description="0 = the newest when the run starts")
     split: str = "train"
+    data_fraction: float = Field(1.0, gt=0, le=1, description="Share of the split to train on; smaller ones lie within larger")
     method: str = Field("drrho", description=", ".join(METHODS))
     reference: str = Field(
         "", description="Name of the reference's features; needed by drrho, shows the variances for the others"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import yaml
 
 from drrho_clip.data.manifest import Manifest, load_manifest
+from drrho_clip.data.order import SampleOrder
 from drrho_clip.errors import ConfigError, DataError, ObjectChanged, TrainingError
 from drrho_clip.observe import get_logger
 from drrho_clip.storage import Store, layout
@@ -80,18 +81,17 @@ def _recorded(config: TrainConfig, store: Store) -> dict[str, object] | None:
 
 def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
     """Everything that can be known to fail before a process is started."""
-    from drrho_clip.data.order import SampleOrder
     from drrho_clip.models import check_architecture
 
     check_architecture(config.architecture)
-    available = sum(shard.count for shard in manifest.split(config.split))
+    available = round(manifest.splits.get(config.split, 0) * config.data_fraction)
     if config.batch_size <= available < config.read_size:
         raise ConfigError(
             f"A batch of {config.batch_size} is chosen from {config.read_size} samples, and the split has {available}",
             where=f"run {config.run}",
             fix="Lower batch_size or filter_ratio.",
         )
-    order = SampleOrder(manifest.split(config.split), seed=config.seed, batch_size=config.read_size, lanes=config.lanes)
+    order = sample_order(config, manifest)
     if config.steps < 1:
         raise ConfigError(
             f"{config.samples} samples are less than one batch of {config.batch_size}: nothing to train",
@@ -117,6 +117,17 @@ def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
         steps=config.steps,
         steps_per_epoch=order.steps_per_epoch,
         dropped_per_epoch=order.samples - order.steps_per_epoch * config.read_size,
+    )
+
+
+def sample_order(config: TrainConfig, manifest: Manifest) -> SampleOrder:
+    """The order in which a run reads its samples."""
+    return SampleOrder(
+        manifest.split(config.split),
+        seed=config.seed,
+        batch_size=config.read_size,
+        lanes=config.lanes,
+        fraction=config.data_fraction,
     )
 
 

@@ -17,7 +17,6 @@ from drrho_clip.data.augment import ImageBatcher
 from drrho_clip.data.features import FeatureReader
 from drrho_clip.data.loader import BatchMaker
 from drrho_clip.data.manifest import Manifest, load_manifest
-from drrho_clip.data.order import SampleOrder
 from drrho_clip.data.reader import SampleReader
 from drrho_clip.data.writer import read_keys
 from drrho_clip.method.weights import SampleWeights
@@ -27,6 +26,7 @@ from drrho_clip.storage import Store, layout
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.config import TrainConfig
 from drrho_clip.training.history import History
+from drrho_clip.training.step import sample_order
 from drrho_clip.training.summary import TrainSummary
 from drrho_clip.training.trainer import Trainer
 
@@ -55,10 +55,9 @@ def work(config: TrainConfig, dataset_version: int, store: Store) -> None:
 def batch_maker(config: TrainConfig, manifest: Manifest, store: Store) -> BatchMaker:
     """The batches of a run for this rank."""
     info = architecture_info(config.architecture)
-    order = SampleOrder(manifest.split(config.split), seed=config.seed, batch_size=config.read_size, lanes=config.lanes)
     return BatchMaker(
         reader=SampleReader(store, manifest),
-        order=order,
+        order=sample_order(config, manifest),
         features=FeatureReader(store, config.dataset, config.reference, manifest) if config.reference else None,
         images=ImageBatcher(info.image_size, info.mean, info.std, config.augmentation, config.seed),
         tokenize=tokenizer(config.architecture),
