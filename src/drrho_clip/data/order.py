@@ -118,6 +118,17 @@ class SampleOrder:
         return positions + self._chunk_shifts[chunk]
 
 
+def draw(shards: Sequence[Shard], size: int, seed: int) -> Indices:
+    """Return the sorted indices of `size` samples, or of all where there are fewer, drawn from the shards without replacement."""
+    ends = np.cumsum([shard.count for shard in shards])
+    total = int(ends[-1])
+    positions = np.sort(np.random.default_rng(seed).choice(total, size=min(size, total), replace=False, shuffle=False))
+    number = np.searchsorted(ends, positions, side="right")
+    bases = np.array([shard.base + shard.count for shard in shards], dtype=np.int64)
+    chosen: Indices = positions + (bases - ends)[number]
+    return chosen
+
+
 def _default_lanes(batch_size: int) -> int:
     return max(lanes for lanes in range(1, MAX_LANES + 1) if batch_size % lanes == 0)
 

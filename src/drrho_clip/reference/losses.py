@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from drrho_clip.data.manifest import Manifest, Shard
+from drrho_clip.data.order import draw
 from drrho_clip.observe import progress
 from drrho_clip.reference.features import FeatureFiles, gather
 from drrho_clip.storage import layout
@@ -57,10 +58,9 @@ def contrastive_losses(features: Tensor, index: Tensor, pool: Tensor, pool_index
 
 def draw_pool(manifest: Manifest, size: int, seed: int) -> list[int]:
     """Return the sorted indices of the pool: `size` training samples at most (of any split where there is no training split)."""
-    shards = [shard for shard in manifest.shards if shard.split == POOL_SPLIT] or list(manifest.shards)
-    candidates = np.concatenate([np.arange(shard.base, shard.base + shard.count) for shard in shards])
-    chosen = np.random.default_rng(seed).choice(candidates, size=min(size, len(candidates)), replace=False)
-    return [int(index) for index in np.sort(chosen)]
+    shards = [shard for shard in manifest.shards if shard.split == POOL_SPLIT] or manifest.shards
+    chosen: list[int] = draw(shards, size, seed).tolist()
+    return chosen
 
 
 def write_losses(store: Store, files: FeatureFiles, manifest: Manifest, *, pool: int, seed: int) -> None:

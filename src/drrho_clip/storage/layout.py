@@ -74,6 +74,11 @@ def run_metrics(name: str) -> str:
     return f"{run(name)}/metrics.jsonl"
 
 
+def advice(name: str) -> str:
+    """What the advisor found with a run as its pilot."""
+    return f"{run(name)}/advice.json"
+
+
 def run_summary(name: str) -> str:
     """Written last by training: what the finished run saw and reached."""
     return f"{run(name)}/summary.json"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from drrho_clip.errors import nearest
 from drrho_clip.method import METHODS, MethodConfig
 from drrho_clip.schema import Config
 
 OWN = -1.0  # "the method's own value", for settings whose 0 means something
+AUTO = -2.0  # the word auto, as a number: parameters of a pipeline have one type
 METHOD_SETTINGS = (
     *("temperature", "temperature_learning_rate", "eps", "rho", "gamma_min", "gamma_epochs", "gamma_schedule"),
     *("negatives_kept", "distillation_weight", "distillation_temperature", "filter_ratio", "selection_chunks"),
@@ -44,11 +45,13 @@ class TrainConfig(Config):
     adam_eps: float = Field(1e-6, gt=0)
     warmup_steps: int = Field(500, ge=0)
     gradient_clip: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0 = no limit")
-    temperature: float = Field(OWN, description="Start (or constant) temperature; -1 = the method's own")
+    temperature: float = Field(
+        OWN, description="Start (or constant) temperature; -1 = the method's own; auto (-2) = from the reference's features"
+    )
     learn_temperature: Literal["auto", "yes", "no"] = Field("auto", description="auto = as the method is published")
     temperature_learning_rate: float = Field(OWN, description="-1 = the method's own")
     eps: float = Field(
-        OWN, description="Floor inside the logarithm; large enough it lets anchors drop out; -1 = the method's own"
+        OWN, description="Floor inside the logarithm, lets anchors drop out; -1 = the method's own; auto (-2) = as temperature"
     )
     rho: float = Field(OWN, description="Radius of the robust objective, with a learnable temperature; -1 = the method's own")
     gamma_min: float = Field(OWN, description="Last weight of the batch in the moving average u; -1 = from the decay epochs")
@@ -76,6 +79,11 @@ class TrainConfig(Config):
     log_steps: int = Field(10, ge=1)
     metrics_port: int = Field(0, ge=0, le=65535, description="Port of /metrics on rank 0; 0 = not served")
 
+    @field_validator("temperature", "eps", mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return AUTO if value == "auto" else value
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.method not in METHODS:
@@ -85,7 +93,14 @@ class TrainConfig(Config):
             raise ValueError(
                 f"method '{self.method}' needs a reference: set it to the name under which `drrho reference` stored its features"
             )
+        if self.automatic and not self.reference:
+            raise ValueError(f"{self.automatic[0]}: auto is read off a reference's features: set reference, or a number")
         return self
+
+    @property
+    def automatic(self) -> list[str]:
+        """The settings that are still to be chosen by the advisor."""
+        return [name for name in ("temperature", "eps") if getattr(self, name) == AUTO]
 
     @property
     def steps(self) -> int:
@@ -98,11 +113,11 @@ class TrainConfig(Config):
         return self.objective().super_batch(self.batch_size)
 
     def objective(self) -> MethodConfig:
-        """The method's own config, with what was set here."""
+        """The method's own config, with what was set here; what is automatic is the method's own until it is chosen."""
         fields: dict[str, Any] = {
             name: getattr(self, name)
             for name in METHOD_SETTINGS
-            if getattr(self, name) != OWN and name in METHODS[self.method].model_fields
+            if getattr(self, name) not in (OWN, AUTO) and name in METHODS[self.method].model_fields
         }
         if self.learn_temperature != "auto":
             fields["learn_temperature"] = self.learn_temperature == "yes"

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import yaml
 
 from drrho_clip.data.manifest import Manifest, load_manifest
-from drrho_clip.data.order import SampleOrder
+from drrho_clip.data.order import Indices, SampleOrder, draw
 from drrho_clip.errors import ConfigError, DataError, ObjectChanged, TrainingError
 from drrho_clip.observe import get_logger
 from drrho_clip.storage import Store, layout
-from drrho_clip.training.config import TrainConfig
+from drrho_clip.training.config import OWN, TrainConfig
 from drrho_clip.training.launch import run_locally
 from drrho_clip.training.summary import TrainSummary
 
 Launch = Callable[[list[str]], None]
 """Runs the training command (the arguments of `python -m drrho_clip.training`) on some processes; raises when it fails."""
 
+ADVICE_PAIRS = 4096
 FREE = {"workers", "checkpoint_steps", "keep_checkpoints", "log_steps", "metrics_port"}
 """Settings that may differ when a run goes on: they change nothing of its result."""
 
@@ -35,6 +37,7 @@ def train(config: TrainConfig, store: Store, launch: Launch = run_locally) -> Tr
     if recorded is None:
         manifest = load_manifest(store, config.dataset, config.dataset_version or None)
         _check(config, manifest, store)
+        config = with_advice(config, manifest, store)
         recorded = {**config.model_dump(), "dataset_version": manifest.version}
         _record(config.run, recorded, store)
     launch(["--store", store.uri, "--run", config.run, *_free_arguments(config)])
@@ -63,8 +66,8 @@ def _recorded(config: TrainConfig, store: Store) -> dict[str, object] | None:
         return None
     recorded = read_config(config.run, store).model_dump()
     wanted = config.model_dump()
-    if wanted["dataset_version"] == 0:
-        wanted["dataset_version"] = recorded["dataset_version"]
+    for key in [*config.automatic, *(["dataset_version"] if config.dataset_version == 0 else [])]:
+        wanted[key] = recorded[key]
     differing = [
         f"{key}: {recorded[key]!r} there, {wanted[key]!r} here"
         for key in wanted
@@ -118,6 +121,28 @@ def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
         steps_per_epoch=order.steps_per_epoch,
         dropped_per_epoch=order.samples - order.steps_per_epoch * config.read_size,
     )
+
+
+def with_advice(config: TrainConfig, manifest: Manifest, store: Store) -> TrainConfig:
+    """The config with `temperature` and `eps` chosen by the reference's features where they are automatic."""
+    if not config.automatic:
+        return config
+    from drrho_clip.data.features import FeatureReader
+    from drrho_clip.method.advice import recommend
+
+    chosen = random_pairs(manifest, config.split, config.batch_size)
+    advice = recommend(FeatureReader(store, config.dataset, config.reference, manifest).get(chosen), config.batch_size)
+    get_logger().info("settings_chosen", run=config.run, chosen=config.automatic, pairs=len(chosen), **advice._asdict())
+    # eps weighs losses that are steered; the others have their own
+    names = [name for name in config.automatic if name != "eps" or config.objective().steered]
+    values = dict.fromkeys(config.automatic, OWN) | {name: float(f"{getattr(advice, name):.3g}") for name in names}
+    return config.model_copy(update=values)
+
+
+def random_pairs(manifest: Manifest, split: str, batch_size: int) -> Indices:
+    """Indices of some samples of a split in random order, always the same: as many as a batch, or 4,096 if that is more."""
+    drawn = draw(manifest.split(split), max(ADVICE_PAIRS, batch_size), seed=0)
+    return np.random.default_rng(0).permutation(drawn)
 
 
 def sample_order(config: TrainConfig, manifest: Manifest) -> SampleOrder:
