@@ -12,19 +12,21 @@ import urllib.request
 import pyarrow.parquet as pq
 import pytest
 
+from drrho_clip.data.features import FeatureReader
 from drrho_clip.data.images import BadImage, decode_image
 from drrho_clip.data.manifest import load_manifest
 from drrho_clip.data.order import SampleOrder
 from drrho_clip.data.reader import SampleReader
 from drrho_clip.data.reference_manifest import load_reference_manifest
-from drrho_clip.errors import DrrhoError
+from drrho_clip.errors import ConfigError, DrrhoError
 from drrho_clip.method import METHODS
+from drrho_clip.method.advice import recommend
 from drrho_clip.models import load_model
 from drrho_clip.storage import layout
-from drrho_clip.training import TrainConfig, train
+from drrho_clip.training import TrainConfig, read_config, train
 from drrho_clip.training.__main__ import main
 from drrho_clip.training.checkpoint import Checkpoints
-from drrho_clip.training.step import find_summary
+from drrho_clip.training.step import find_summary, random_pairs
 
 SETTINGS = {
     "dataset": "scenes",
@@ -97,6 +99,30 @@ def test_a_run_can_do_without_weights(scenes_store):
 def test_a_finished_run_is_found_and_not_trained_again(scenes_store):
     first = train(settings(), scenes_store, launch=in_process)
     assert train(settings(workers=3, log_steps=50), scenes_store, launch=never) == first
+
+
+def test_automatic_settings_are_read_off_the_reference_and_recorded(scenes_store):
+    asked = settings(temperature="auto", eps="auto", samples=32 * 3)
+    done = train(asked, scenes_store, launch=in_process)
+    used = read_config("run", scenes_store)
+    index = random_pairs(load_manifest(scenes_store, "scenes"), "train", 32)
+    features = FeatureReader(scenes_store, "scenes", "ref", load_manifest(scenes_store, "scenes")).get(index)
+    advice = recommend(features, 32)
+    assert used.temperature == pytest.approx(advice.temperature, rel=6e-3)
+    assert used.eps == pytest.approx(advice.eps, rel=6e-3)
+    assert done.temperature == pytest.approx(used.temperature)
+    assert train(asked, scenes_store, launch=never) == done  # what was chosen is kept
+
+
+def test_automatic_eps_belongs_to_steered_losses(scenes_store):
+    train(settings(method="fastclip", temperature="auto", eps="auto", samples=32 * 3), scenes_store, launch=in_process)
+    used = read_config("run", scenes_store)
+    assert (used.temperature > 0, used.eps, used.objective().eps) == (True, -1.0, 1e-14)
+
+
+def test_automatic_settings_need_a_reference():
+    with pytest.raises(ConfigError, match="temperature: auto is read off a reference's features"):
+        settings(method="openclip", reference="", temperature="auto")
 
 
 def test_a_run_does_not_go_on_with_other_settings(scenes_store):
