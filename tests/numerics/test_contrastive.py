@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from drrho_clip.method import METHODS, global_contrastive_loss
 from drrho_clip.method.global_loss import moving_average
+from drrho_clip.method.risk import kl_fixed
 
 NAN = torch.nan
 
@@ -76,6 +77,37 @@ def test_four_steps_agree_with_the_papers_implementation(method, scale, eps, ste
         ours = (loss.detach(), features[0].grad, features[1].grad, log_scale.grad, seen[:, 0], seen[:, 1])
         for name, value in zip(("loss", "gi", "gt", "glogscale", "u_im", "u_tt"), ours, strict=True):
             torch.testing.assert_close(value, torch.as_tensor(stored[f"{method}/{step}/{name}"]), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("steered", [False, True])
+def test_the_whole_dataset_as_one_batch_is_the_exact_objective(steered):
+    """The paper's code divides the sum in u by n where the formula has n - 1 negatives: the one factor between the two."""
+    n, tau = 9, 0.3
+    features, exact_features = pair(n, 5, 2), pair(n, 5, 2)
+    reference = tuple(side.detach() for side in pair(n, 3, 3)) if steered else None
+    unseen = torch.full((n, 2), NAN, dtype=torch.float64)
+    loss, log_u = global_contrastive_loss(features, reference, unseen, temperature=tau, gamma=1.0, eps=0.0)
+    loss.backward()
+    exact = exact_objective(exact_features, reference, tau)
+    exact.backward()
+    torch.testing.assert_close(tau * log_u.sum(1).mean(), exact.detach() + 2 * tau * math.log((n - 1) / n))
+    for ours, wanted in zip(features, exact_features, strict=True):
+        torch.testing.assert_close(ours.grad * (n - 1) / n, wanted.grad)
+
+
+def exact_objective(features, reference, tau):
+    """Mean over anchors of both sides' KL-constrained risk of their negatives, at fixed tau, from the risk's own function."""
+    image, text = features
+    n = len(image)
+    others = ~torch.eye(n, dtype=torch.bool)
+
+    def losses(similarity):
+        return (similarity - similarity.diagonal()[:, None])[others].view(n, n - 1)
+
+    similarity = image @ text.T
+    of_reference = reference[0] @ reference[1].T if reference else torch.zeros_like(similarity)
+    sides = [kl_fixed(losses(s), losses(r), temperature=tau).value for s, r in ((similarity, of_reference), (similarity.T, of_reference.T))]
+    return sides[0].mean() + sides[1].mean()
 
 
 def test_openclip_is_the_symmetric_cross_entropy():

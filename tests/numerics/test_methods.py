@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from drrho_clip.errors import DataError
 from drrho_clip.method import METHODS, global_contrastive_loss
@@ -103,6 +104,34 @@ def test_rows_taken_a_few_at_a_time_change_nothing(method, rows, monkeypatch):
         outcomes.append((result.value, result.weights[valid], result.effective_size, features[0].grad, features[1].grad, state))
     for whole, parts in zip(*outcomes, strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most elements that any tensor has which is made while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().size():  # a view or an expanded row holds no more
+                self.elements = max(self.elements, tensor.untyped_storage().size() // tensor.element_size())
+        return result
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if "jest" not in name and name != "rho_topk"])
+def test_no_tensor_is_larger_than_a_chunk_whatever_the_batch(method, monkeypatch):
+    monkeypatch.setattr(contrastive_module, "CHUNK_ELEMENTS", 4096)
+    for n in (256, 512, 1024):
+        image, text = pair(2, 0, n)
+        reference = fixed(pair(2, 1, n))
+        objective = METHODS[method].parse({}).build(samples=n, epochs=1, reference_temperature=0.1).double()
+        with LargestTensor() as seen:
+            result = objective((image, text), reference, torch.arange(n), torch.ones(n, dtype=torch.bool), 0)
+            result.loss.backward()
+        assert n * 4 <= seen.elements <= 4096 < n * n
 
 
 @pytest.mark.parametrize("method", METHODS)

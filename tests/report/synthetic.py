@@ -131,13 +131,14 @@ def write_run(store: Store, config: TrainConfig, manifest: Manifest, lines: list
     store.write(layout.run_summary(config.run), json.dumps(summary).encode())
 
 
-def write_weights(store: Store, run: str, manifest: Manifest, *, seed: int = 0) -> dict[int, float]:
-    """Write weights of all training samples, exchanged captions smallest; return each sample's mean of both sides."""
+def write_weights(store: Store, run: str, manifest: Manifest, *, seed: int | None = 0) -> dict[int, float]:
+    """Write weights of all training samples, exchanged captions smallest, or all 1 without a seed; return each sample's mean of both sides."""
     reader = SampleReader(store, manifest)
     samples = [sample for shard in manifest.split("train") for sample in reader.shard(shard)]
     rng = np.random.default_rng(seed)
     factor = np.array([[0.02 if sample.meta.get("exchanged") else 1.0] for sample in samples])
     weights = (rng.beta(4, 1, (len(samples), 2)) * factor).astype(np.float32)
+    weights = np.ones_like(weights) if seed is None else weights
     index = np.array([sample.index for sample in samples])
     sink = io.BytesIO()
     pq.write_table(pa.table({"index": index, "image_weight": weights[:, 0], "text_weight": weights[:, 1]}), sink)

@@ -236,6 +236,15 @@ def test_only_steered_runs_have_a_gallery(compared: Store):
     assert report(compared).text.count("Largest weights") == 1
 
 
+def test_equal_weights_make_no_gallery(compared: Store):
+    from drrho_clip.data.manifest import load_manifest
+
+    write_weights(compared, "drrho-small", load_manifest(compared, "shapes"), seed=None)
+    page = report(compared)
+    assert "weighs all of its samples alike" in page.text
+    assert "Largest weights" not in page.text
+
+
 def test_unknown_run_leaves_nothing_behind(compared: Store):
     with pytest.raises(DataError, match="Did you mean drrho-small"):
         write_report(ReportConfig(runs="drrho-smal", comparison="methods"), compared)

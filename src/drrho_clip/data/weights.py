@@ -32,6 +32,11 @@ class Weights:
         return order[::-1][: min(count, (len(order) + 1) // 2)], order[: min(count, len(order) // 2)]
 
     @property
+    def alike(self) -> bool:
+        """Whether the weights tell nothing apart: there are none, or all are equal."""
+        return not len(self.weight) or bool(self.weight.max() == self.weight.min())
+
+    @property
     def top(self) -> float:
         """Upper end of the histogram: the largest weight, at least 1."""
         return max(1.0, float(self.weight.max(initial=0.0)))

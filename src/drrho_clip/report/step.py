@@ -95,6 +95,8 @@ def _galleries(
             continue
         if weights is None:
             notes.append(f"Run '{run.name}' has left no weights (yet), so that there is no gallery of it.")
+        elif weights.alike:
+            notes.append(f"Run '{run.name}' weighs all of its samples alike, so that there is no gallery of it.")
         elif run.name in manifests:
             manifest = manifests[run.name]
             galleries.append(make_gallery(SampleReader(store, manifest), manifest, run.name, weights, count))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
+import tempfile
 from importlib.metadata import version
+from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -29,6 +31,16 @@ from drrho_clip.training.history import History
 from drrho_clip.training.step import sample_order
 from drrho_clip.training.summary import TrainSummary
 from drrho_clip.training.trainer import Trainer
+
+WEIGHTS = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("key", pa.string()),
+        ("image_weight", pa.float32()),
+        ("text_weight", pa.float32()),
+        ("loss", pa.float32()),
+    ]
+)
 
 
 def work(config: TrainConfig, dataset_version: int, store: Store) -> None:
@@ -73,7 +85,10 @@ def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
         cast(nn.Parameter, trainer.model.logit_scale).fill_(-math.log(trainer.objective.temperature.item()))
     save_export(trainer.model, config.architecture, store, layout.export(config.run))
     if trainer.weights is not None:
-        store.write(layout.run_weights(config.run), _weights_table(trainer.weights, manifest, store))
+        with tempfile.TemporaryDirectory(prefix="drrho-weights-") as folder:
+            path = Path(folder) / "weights.parquet"
+            _write_weights(trainer.weights, manifest, store, path)
+            store.upload(layout.run_weights(config.run), path)
     averaged = {
         key: value for key in history.records[-1] if key not in ("time", "step") and (value := history.last(key)) is not None
     }
@@ -99,18 +114,14 @@ def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
     store.write(layout.run_summary(config.run), summary.model_dump_json(indent=1).encode(), if_absent=True)
 
 
-def _weights_table(weights: SampleWeights, manifest: Manifest, store: Store) -> bytes:
-    index, weight, loss = weights.visited()
-    keys = {shard.base + i: key for shard in manifest.shards for i, key in enumerate(read_keys(store, manifest, shard))}
-    table = pa.table(
-        {
-            "index": index.numpy(),
-            "key": [keys[i] for i in index.tolist()],
-            "image_weight": weight[:, 0].numpy(),
-            "text_weight": weight[:, 1].numpy(),
-            "loss": loss.numpy(),
-        }
-    )
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    return sink.getvalue()
+def _write_weights(weights: SampleWeights, manifest: Manifest, store: Store, path: Path) -> None:
+    """Write the table of the visited samples, one row group for each shard that has some: one shard's keys in memory at a time."""
+    index, weight, loss = (values.numpy() for values in weights.visited())
+    with pq.ParquetWriter(path, WEIGHTS) as writer:
+        for shard in manifest.shards:
+            rows = slice(*np.searchsorted(index, [shard.base, shard.base + shard.count]))
+            if rows.start == rows.stop:
+                continue
+            keys = read_keys(store, manifest, shard)
+            columns = [index[rows], [keys[i - shard.base] for i in index[rows]], weight[rows, 0], weight[rows, 1], loss[rows]]
+            writer.write_table(pa.table(columns, schema=WEIGHTS))

@@ -70,10 +70,10 @@ def _smallest(store: Store, run: str, share: float) -> frozenset[int]:
     weights = load_weights(store, run)
     if weights is None:
         raise DataError(f"Run '{run}' has left no weights", where=store.uri_of(layout.run(run)), fix="Train it to its end first.")
-    index, weight = weights.index, weights.weight
-    if not len(weight) or weight.max() == weight.min():
+    if weights.alike:
         raise DataError(
             f"Run '{run}' weighs all of its samples alike", where=store.uri_of(layout.run_weights(run)), fix="Name a drrho run."
         )
+    index, weight = weights.index, weights.weight
     order = sorted(range(len(index)), key=lambda i: (weight[i], -index[i]))
     return frozenset(int(index[i]) for i in order[: round(share * len(order))])
