@@ -13,11 +13,13 @@ import torch
 
 from benchmarks.loss import loss_memory, loss_time
 from benchmarks.step import step_time
+from benchmarks.ustate import ustate_time
 
 BENCHMARKS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "loss-time": loss_time,
     "loss-memory": loss_memory,
     "step": step_time,
+    "ustate": ustate_time,
 }
 
 

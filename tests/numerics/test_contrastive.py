@@ -106,7 +106,10 @@ def exact_objective(features, reference, tau):
 
     similarity = image @ text.T
     of_reference = reference[0] @ reference[1].T if reference else torch.zeros_like(similarity)
-    sides = [kl_fixed(losses(s), losses(r), temperature=tau).value for s, r in ((similarity, of_reference), (similarity.T, of_reference.T))]
+    sides = [
+        kl_fixed(losses(s), losses(r), temperature=tau).value
+        for s, r in ((similarity, of_reference), (similarity.T, of_reference.T))
+    ]
     return sides[0].mean() + sides[1].mean()
 
 

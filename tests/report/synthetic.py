@@ -132,7 +132,7 @@ def write_run(store: Store, config: TrainConfig, manifest: Manifest, lines: list
 
 
 def write_weights(store: Store, run: str, manifest: Manifest, *, seed: int | None = 0) -> dict[int, float]:
-    """Write weights of all training samples, exchanged captions smallest, or all 1 without a seed; return each sample's mean of both sides."""
+    """Write weights of all training samples, exchanged captions smallest, or all 1 without a seed; return each one's mean."""
     reader = SampleReader(store, manifest)
     samples = [sample for shard in manifest.split("train") for sample in reader.shard(shard)]
     rng = np.random.default_rng(seed)

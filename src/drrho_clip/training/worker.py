@@ -115,7 +115,7 @@ def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
 
 
 def _write_weights(weights: SampleWeights, manifest: Manifest, store: Store, path: Path) -> None:
-    """Write the table of the visited samples, one row group for each shard that has some: one shard's keys in memory at a time."""
+    """Write the table of the visited samples, a row group for each shard that has some: one shard's keys in memory at a time."""
     index, weight, loss = (values.numpy() for values in weights.visited())
     with pq.ParquetWriter(path, WEIGHTS) as writer:
         for shard in manifest.shards:
