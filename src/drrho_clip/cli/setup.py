@@ -38,7 +38,7 @@ def init(
         "dataset": name,
         "run": f"{name}-drrho",
         "ingest": ingest,
-        "train": {"method": "drrho", **({**SMALL, "eps": 0.1} if small else {})},
+        "train": {"method": "drrho", **({**SMALL, "temperature": "auto", "eps": "auto"} if small else {})},
     }
     text = commented_yaml(values, str(out))
     try:
