@@ -2,8 +2,8 @@
 
     python experiments/half.py --folder results --config examples/clipart/clipart.yaml --data pictures
 
-FastCLIP and DRRho-CLIP, each on all of the training split and on one half of it (the same for every seed), three seeds, everything
-else as in the config. What experiments/seeds.py left in the same folder is found.
+FastCLIP and DRRho-CLIP, each on all of the training split and on one half of it (the same for every seed), three seeds,
+everything else as in the config. What experiments/seeds.py left in the same folder is found.
 """
 
 from __future__ import annotations
