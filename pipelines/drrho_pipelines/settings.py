@@ -25,7 +25,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "train": {
         "architecture": "drrho-small",
         "batch_size": 256,
-        "samples": 40_960,
+        "samples": 51_200,
         "learning_rate": 1e-3,
         "weight_decay": 0.1,
         "warmup_steps": 20,

@@ -35,20 +35,18 @@ class ImageBatcher:
     def __call__(self, images: Sequence[Image.Image | None], step: int, index: Sequence[int]) -> Tensor:
         """Images that are None (could not be read) become zeros. step: optimiser step; index: the samples' stable indices."""
         out = torch.zeros(len(images), 3, self.size, self.size)
-        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
-        generator = torch.Generator()
-        for row, (image, sample) in enumerate(zip(images, index, strict=True)):
-            if image is None:
-                continue
-            generator.manual_seed(_seed(self.seed, step, int(sample)))
-            out[row] = (self._augmented(image, generator) - mean) / std
+        found = [(image, _seed(self.seed, step, int(sample))) for image, sample in zip(images, index, strict=True) if image]
+        if found:
+            mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
+            readable = torch.tensor([image is not None for image in images])
+            out[readable] = (self._augmented([image for image, _ in found], [seed for _, seed in found]) - mean) / std
         return out
 
-    def _augmented(self, image: Image.Image, generator: torch.Generator) -> Tensor:
+    def _augmented(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> Tensor:
         if self.augmentation == "crop":
-            return _to_tensor(_random_crop(image, self.size, generator))
-        pixels = _to_tensor(_fit(image, self.size))
-        return pixels if self.augmentation == "none" else _shifted(pixels, generator)
+            return _to_tensor([_random_crop(image, self.size, seed) for image, seed in zip(images, seeds, strict=True)])
+        pixels = _to_tensor([_fit(image, self.size) for image in images])
+        return pixels if self.augmentation == "none" else _shifted(pixels, seeds)
 
 
 def _seed(seed: int, step: int, index: int) -> int:
@@ -56,8 +54,8 @@ def _seed(seed: int, step: int, index: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float() / 255
+def _to_tensor(images: Sequence[Image.Image]) -> Tensor:
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:
@@ -69,9 +67,9 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
-def _random_crop(image: Image.Image, size: int, generator: torch.Generator) -> Image.Image:
+def _random_crop(image: Image.Image, size: int, seed: int) -> Image.Image:
     """A random part of 90 to 100% of the area, aspect ratio 3/4 to 4/3, scaled to a square (bicubic)."""
-    area, ratio, x, y = torch.rand(4, generator=generator).tolist()
+    area, ratio, x, y = torch.rand(4, generator=torch.Generator().manual_seed(seed)).tolist()
     aspect = math.exp((2 * ratio - 1) * math.log(4 / 3))
     pixels = image.width * image.height * (0.9 + 0.1 * area)
     width, height = min(math.sqrt(pixels * aspect), image.width), min(math.sqrt(pixels / aspect), image.height)
@@ -79,9 +77,14 @@ def _random_crop(image: Image.Image, size: int, generator: torch.Generator) -> I
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
 
 
-def _shifted(pixels: Tensor, generator: torch.Generator, noise: float = 0.03) -> Tensor:
-    reach = pixels.shape[1] // 8
-    down, right = torch.randint(0, 2 * reach + 1, (2,), generator=generator).tolist()
-    padded = torch.nn.functional.pad(pixels[None], (reach,) * 4, mode="replicate")[0]
-    moved = padded[:, down : down + pixels.shape[1], right : right + pixels.shape[2]]
-    return moved + noise * torch.randn(pixels.shape, generator=generator)
+def _shifted(pixels: Tensor, seeds: Sequence[int], noise: float = 0.03) -> Tensor:
+    size = pixels.shape[2]
+    reach = size // 8
+    padded = torch.nn.functional.pad(pixels, (reach,) * 4, mode="replicate")
+    moved, drawn = torch.empty_like(pixels), torch.empty_like(pixels)
+    generator = torch.Generator()
+    for row, seed in enumerate(seeds):
+        down, right = torch.randint(0, 2 * reach + 1, (2,), generator=generator.manual_seed(seed)).tolist()
+        moved[row] = padded[row, :, down : down + size, right : right + size]
+        drawn[row] = torch.randn(pixels.shape[1:], generator=generator)
+    return moved + noise * drawn

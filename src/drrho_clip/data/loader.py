@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from drrho_clip.data.order import SampleOrder
 from drrho_clip.data.reader import SampleReader
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import get_logger
+
+KEPT_BYTES = 128 * 2**20  # decoded samples that each data worker keeps for later epochs
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,38 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
         changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in parts.items()}
         return Batch(**changed)
+
+
+Loaded = tuple[Image.Image | None, Tensor]
+"""A decoded picture, None where it could not be, and the tokens [context] int64 of its caption."""
+
+
+class Kept:
+    """Loaded samples of earlier epochs: the first that come, up to `limit` bytes. Pickled without contents.
+
+    Epochs go through all samples in turn, where keeping the last used of more than fit would never find one again.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self._held: dict[int, Loaded] = {}
+
+    def get(self, index: int, load: Callable[[int], Loaded]) -> Loaded:
+        """Return a sample, loaded if it is not held."""
+        found = self._held.get(index)
+        if found is None:
+            image, tokens = found = load(index)
+            size = tokens.numel() * tokens.element_size() + (3 * image.width * image.height if image else 0)
+            if self.size + size <= self.limit:
+                self._held[index] = found
+                self.size += size
+        return found
+
+    def __reduce__(self) -> tuple[type[Kept], tuple[int]]:
+        return Kept, (self.limit,)
 
 
 @dataclass(frozen=True)
@@ -57,6 +88,7 @@ class BatchMaker:
     tokenize: Callable[[list[str]], Tensor]
     rank: int = 0
     world_size: int = 1
+    kept: Kept = field(default_factory=lambda: Kept(KEPT_BYTES))
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step`, counted from 0 over all epochs."""
@@ -64,15 +96,18 @@ class BatchMaker:
 
     def read(self, index: NDArray[np.int64], step: int) -> Batch:
         """The batch of these samples, as they are augmented at `step`."""
-        samples = [self.reader.get(int(i)) for i in index]
-        images = [self._decode(sample.image, sample.index) for sample in samples]
+        images, tokens = zip(*(self.kept.get(int(i), self._load) for i in index), strict=True)
         return Batch(
             self.images(images, step, index.tolist()),
-            self.tokenize([sample.caption for sample in samples]),
+            torch.stack(tokens),
             torch.from_numpy(index),
             torch.tensor([image is not None for image in images]),
             self.features.get(index) if self.features is not None else None,
         )
+
+    def _load(self, index: int) -> Loaded:
+        sample = self.reader.get(index)
+        return self._decode(sample.image, index), self.tokenize([sample.caption])[0]
 
     def _decode(self, data: bytes, index: int) -> Image.Image | None:
         try:
