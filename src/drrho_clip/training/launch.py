@@ -15,6 +15,8 @@ from pathlib import Path
 from drrho_clip.errors import DrrhoError, TrainingError
 
 MODULE = "drrho_clip.training"
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+"""Lets glibc keep what a step frees for the next one: on a CPU, pages given back and faulted in again cost 3 to 10% of a step."""
 
 
 def run_locally(arguments: list[str], processes: int = 1) -> None:
@@ -47,7 +49,7 @@ def _launcher(processes: int) -> list[str]:
 
 def _environment(processes: int) -> dict[str, str]:
     threads = max(1, (os.cpu_count() or 1) // processes)
-    return {"OMP_NUM_THREADS": str(threads), **os.environ}
+    return {"OMP_NUM_THREADS": str(threads), **KEEP_MEMORY, **os.environ}
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
