@@ -32,7 +32,7 @@ from drrho_pipelines.settings import DemoSettings, load_demo
 
 SEED = 100
 AUTO: Mapping[str, Any] = {"temperature": "auto", "eps": "auto"}
-TEMPERATURES = (0.05, 0.1, 0.2, 0.3)
+TEMPERATURES = (0.07, 0.15, 0.3)
 EPS = (0.01, 0.1, 1.0)
 
 
