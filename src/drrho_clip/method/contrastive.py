@@ -9,13 +9,12 @@ and differs in its rule alone, see `Rule`. Once the normalisers of all anchors a
 features from (own anchors, all negatives) and (all anchors, own features as negatives); so only features and a few scalars are
 gathered and no feature gradient is ever reduced (FastCLIP, arXiv 2407.01445, section 4).
 
-Similarities are formed for some rows at a time, twice: for the normalisers and for the gradient. Memory grows with
-rows x global batch, not with batch x global batch.
+Differences are formed for some rows at a time, for the normalisers and again for the gradient; they are kept in between where all
+of them are few. So memory is bounded: it does not grow with batch x global batch.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -27,20 +26,25 @@ from drrho_clip import distributed
 
 Pair = tuple[Tensor, Tensor]
 
-CHUNK_ELEMENTS = 2**21  # similarities held at a time: 8 MB in float32
+CHUNK_ELEMENTS = 2**19  # differences worked on at a time, 2 MB in float32
+KEPT_ELEMENTS = 2**23  # differences kept for the gradient, 32 MB in float32
+HIDDEN = -1e30  # the difference where there is no negative: its weight is 0, and 0 times it, too
 
 
 class Rule(Protocol):
     """How the differences d of an anchor become the weights of its negatives."""
 
     def summary(self, shifted: Tensor) -> Tensor:
-        """What has to be known of the rows d [c, B] (-inf where there is no negative): [c]."""
+        """What has to be known of the rows d [c, B] (HIDDEN where there is no negative): [c]."""
 
     def normaliser(self, summary: Tensor, count: Tensor) -> Tensor:
         """What the weights need of each anchor, [b, 2], from its summaries [b, 2] and the number of valid samples."""
 
     def weight(self, shifted: Tensor, normaliser: Tensor) -> Tensor:
-        """Weights [c, B] of the differences, given a normaliser that broadcasts to them; 0 where the difference is -inf."""
+        """Weights [c, B] of the differences, given a normaliser that broadcasts to them; 0 where the difference is HIDDEN.
+
+        The same number may be added to a difference and to its normaliser.
+        """
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Exponential:
 
     def weight(self, shifted: Tensor, normaliser: Tensor) -> Tensor:
         """exp(d - normaliser)."""
-        return torch.exp(shifted - normaliser)
+        return (shifted - normaliser).exp_()
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Hardest:
     def summary(self, shifted: Tensor) -> Tensor:
         """The line between the k-th largest and the next."""
         ends = shifted.topk(self.k + 1, dim=1).values[:, -2:]
-        return torch.where(ends[:, 1].isneginf(), ends[:, 0] - 1, ends.mean(1))  # no negative is left beyond the k
+        return torch.where(ends[:, 1] <= HIDDEN / 2, ends[:, 0] - 1, ends.mean(1))  # no negative is left beyond the k
 
     def normaliser(self, summary: Tensor, count: Tensor) -> Tensor:
         """The line itself."""
@@ -130,7 +134,9 @@ class GlobalBatch:
 
     def steered(self, side: int, rows: slice) -> Tensor:
         """Similarities minus the reference's."""
-        return self.similarities(side, rows) - self.reference_similarities(side, rows)
+        assert self.own_reference is not None
+        assert self.reference is not None
+        return self.similarities(side, rows).addmm_(self.own_reference[side][rows], self.reference[1 - side].T, alpha=-1)
 
     def true_pairs(self, *, steered: bool) -> Tensor:
         """Similarity [B] of every image with its own text, minus the reference's where it steers."""
@@ -140,16 +146,11 @@ class GlobalBatch:
             similarity = similarity - (self.reference[0] * self.reference[1]).sum(1)
         return similarity
 
-    def negatives_only(self, shifted: Tensor, rows: slice) -> Tensor:
-        """Differences with -inf where there is no negative."""
-        return shifted.masked_fill(self.hidden(rows), -math.inf)
-
-    def hidden(self, rows: slice) -> Tensor:
-        """Mask [c, B]: what no anchor takes for a negative, itself and what is not valid."""
-        mask = (~self.valid).expand(rows.stop - rows.start, -1).clone()
-        own = torch.arange(rows.start, rows.stop, device=mask.device)
-        mask[own - rows.start, own + self.start] = True
-        return mask
+    def hide(self, differences: Tensor, rows: slice) -> Tensor:
+        """Put HIDDEN where no anchor takes a negative, itself and what is not valid."""
+        own = torch.arange(rows.start, rows.stop, device=differences.device)
+        differences.masked_fill_(~self.valid, HIDDEN)[own - rows.start, own + self.start] = HIDDEN
+        return differences
 
 
 class Contrast(NamedTuple):
@@ -170,27 +171,34 @@ def contrast(batch: GlobalBatch, temperature: Tensor | float, rule: Rule, *, ste
     similarity = batch.steered if steered else batch.similarities
     pairs = batch.true_pairs(steered=steered)
     own_pairs = pairs[batch.mine]
-    summaries = [
-        torch.cat(
-            [
-                rule.summary(batch.negatives_only((similarity(side, rows) - own_pairs[rows, None]) / temperature, rows))
-                for rows in batch.chunks()
-            ]
-        )
-        for side in range(2)
-    ]
-    normaliser = rule.normaliser(torch.stack(summaries, 1), batch.count)
+
+    def differences_of(side: int, rows: slice) -> Tensor:
+        return batch.hide(similarity(side, rows).sub_(own_pairs[rows, None]).div_(temperature), rows)
+
+    keep = 2 * len(own_pairs) * len(pairs) <= KEPT_ELEMENTS
+    kept: list[Tensor] = []
+    summaries: list[list[Tensor]] = [[], []]
+    for side in range(2):
+        for rows in batch.chunks():
+            block = differences_of(side, rows)
+            summaries[side].append(rule.summary(block))
+            if keep:
+                kept.append(block)
+    normaliser = rule.normaliser(torch.stack([torch.cat(parts) for parts in summaries], 1), batch.count)
     all_normalisers = distributed.gather(normaliser)
+    scaled = pairs / temperature
     sums: list[list[Tensor]] = []
     for side in range(2):
         parts = []
         for rows in batch.chunks():
-            block, hidden = similarity(side, rows), batch.hidden(rows) | ~batch.own_valid[rows, None]
-            difference = block - own_pairs[rows, None]
-            own = rule.weight(difference / temperature, normaliser[rows, side, None]).masked_fill_(hidden, 0)
-            of_all = rule.weight((block - pairs) / temperature, all_normalisers[:, 1 - side]).masked_fill_(hidden, 0)
-            gradient = (own + of_all) @ batch.everything[1 - side]
-            parts.append((own.sum(1), own.square().sum(1), (own * difference).sum(1), gradient))
+            block = kept.pop(0) if keep else differences_of(side, rows)
+            valid = batch.own_valid[rows].to(block.dtype)
+            own = rule.weight(block, normaliser[rows, side, None])
+            products = [own.sum(1), own.square().sum(1), temperature * torch.linalg.vecdot(own, block)]
+            # s(i, j) - s(j, j) instead of s(i, j) - s(i, i): anchor j's difference, of which this sample is the negative
+            of_all = rule.weight(block.add_(scaled[batch.mine][rows, None]), all_normalisers[:, 1 - side] + scaled)
+            gradient = own.add_(of_all) @ batch.everything[1 - side]
+            parts.append([*(product * valid for product in products), gradient * valid[:, None]])
         sums.append([torch.cat(part) for part in zip(*parts, strict=True)])
     weight, squares, differences = (torch.stack([sums[0][i], sums[1][i]], 1) for i in range(3))
     total = weight.sum(1, keepdim=True)
