@@ -42,8 +42,9 @@ format: $(STAMP) ## Put the code into the project's format
 bench: $(STAMP) ## Run the benchmarks: each prints one JSON line, then all as a table
 	@$(BIN)/python -m benchmarks
 
-docs: $(STAMP) ## Write docs/configuration.md from the code
+docs: $(STAMP) ## Write docs/configuration.md and k8s/monitoring/ from the code
 	@$(BIN)/python tools/configuration.py
+	@$(BIN)/python tools/monitoring.py
 
 constraints: $(STAMP) ## Add what is new in pyproject.toml to constraints.txt, keeping the versions that are there
 	@UV_CUSTOM_COMPILE_COMMAND='make constraints' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra test \
