@@ -19,8 +19,9 @@ ON_CPUS = {
     # glibc: keep what a step frees for the next one. Pages given back and faulted in again cost 3 to 10% of a step.
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    # GNU OpenMP: threads wait for each other without sleep for some 50 microseconds, not milliseconds. Beside another busy process,
-    # whose core the one waits for that the other spins on, a step took five times as long; alone it now takes 3% longer.
+    # GNU OpenMP: threads that wait for each other spin for some 50 microseconds before they sleep, not for milliseconds. Beside
+    # another busy process a step took five times as long, since one thread spins while the other waits for a core; alone it now
+    # takes 3% longer.
     "GOMP_SPINCOUNT": "10000",
 }
 """Environment of the training processes, where the user's own says nothing else."""
