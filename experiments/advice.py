@@ -62,9 +62,8 @@ def ranking(settings: DemoSettings, store: Store, pool: ThreadPoolExecutor) -> N
     names = [_features(settings, run, store) for run in runs]
     advice = advise(AdviseConfig(references=",".join(names)), planned, store)
     trained = {name: _config(settings, store, f"by-{name}", name, **AUTO) for name in names}
-    trained["none"] = settings.method_config(store.uri, "fastclip").train.model_copy(
-        update={"run": f"{settings.name}-advice-none"}
-    )
+    without = {"run": f"{settings.name}-advice-none", "reference": ""}
+    trained["none"] = settings.method_config(store.uri, "fastclip").train.model_copy(update=without)
     scores = dict(zip(trained, pool.map(lambda config: score(config, store), trained.values()), strict=True))
     print(f"pilot: {advice.pilot_samples} samples, {advice.pilot_information:.2f} bits; FastCLIP: R@5 {scores['none']:.1%}")
     print("reference, bits, Var(l), Var(l - l_ref), explained, effective negatives, dropped, temperature, eps, helps, R@5")
