@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,9 @@ def mentioning(text: str) -> list[int]:
 def stopped(command: list[str], number: int, sign: str, folder: Path) -> tuple[int, str]:
     """Start a command, send it a signal when its output holds `sign`; return its exit code and what it said after that."""
     command = [sys.executable, "-m", "drrho_pipelines.cli", *command]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # Where the tests themselves run in the background of a shell, Ctrl-C's signal would be ignored from the start.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=listening) as process:
         assert process.stdout is not None
         for text in process.stdout:
             if sign in text:
