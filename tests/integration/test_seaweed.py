@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,9 @@ def start_owner(tmp_path: Path) -> Iterator[StartOwner]:
 
     def start(then: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
         command = [sys.executable, "-c", OWNER.replace("{then}", then), str(tmp_path)]
-        owners.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        # Where the tests themselves run in the background of a shell, Ctrl-C's signal would be ignored from the start.
+        listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        owners.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=listening))
         assert owners[-1].stdout is not None
         return owners[-1], json.loads(owners[-1].stdout.readline())
 
