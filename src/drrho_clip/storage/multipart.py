@@ -29,8 +29,8 @@ class MultipartUpload:
     size: int
     md5s: list[bytes] = field(default_factory=list)
 
-    def run(self, *, if_absent: bool) -> None:
-        """Upload every part and complete; the parts of an upload that fails are removed."""
+    def run(self, *, if_absent: bool) -> str:
+        """Upload every part, complete and return the ETag; the parts of an upload that fails are removed."""
         name = {"Bucket": self.bucket, "Key": self.key}
         upload = {**name, "UploadId": self.client.create_multipart_upload(**name)["UploadId"]}
         starts = range(0, self.size, max(PART_BYTES, -(-self.size // MOST_PARTS)))
@@ -40,10 +40,11 @@ class MultipartUpload:
             self.md5s = [md5 for _, md5 in sent]
             parts = [{"PartNumber": number, "ETag": etag} for number, (etag, _) in enumerate(sent, start=1)]
             condition = {"IfNoneMatch": "*"} if if_absent else {}
-            self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
+            completed = self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
         except BaseException:
             self._abort(upload)
             raise
+        return str(completed["ETag"]).strip('"')
 
     @property
     def etag(self) -> str:

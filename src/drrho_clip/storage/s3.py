@@ -95,11 +95,14 @@ class S3Store(Store):
             upload = MultipartUpload(self.connection.client, self.bucket, self._full(key), path, size)
             try:
                 with self.connection.errors(self.uri_of(key)):
-                    upload.run(if_absent=if_absent)
+                    etag = upload.run(if_absent=if_absent)
             except StorageError as error:
                 if not self._refused_itself(error, ObjectInfo(key, size, upload.etag)):
                     raise
+                etag = upload.etag
         info = self.head(key)
+        if if_absent and info is not None and info.etag != etag:  # the server looked, and completed, in two steps
+            raise ObjectChanged("Another upload of this object won", where=self.uri_of(key))
         if info is None or info.size != size:
             raise StorageError(f"The store took {size:,} bytes and holds {info.size if info else 0:,}", where=self.uri_of(key))
         return info
