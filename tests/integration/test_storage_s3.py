@@ -143,6 +143,19 @@ def test_an_own_large_upload_whose_answer_was_lost_is_no_conflict(far_store: S3S
     assert far_store.read("a") == some_bytes(9 * MIB)
 
 
+def test_an_upload_that_another_wrote_over_has_lost(s3_store: S3Store, tmp_path: Path):
+    """What a server that checks a condition before it completes lets happen: the answer is 200, and the object another's."""
+    (tmp_path / "file").write_bytes(some_bytes(9 * MIB))
+    events = s3_store.connection.client.meta.events
+    events.register("after-call.s3.CompleteMultipartUpload", lambda **_: s3_store.write("big", b"other"), unique_id="late")
+    try:
+        with pytest.raises(ObjectChanged, match="Another upload of this object won.*big"):
+            s3_store.upload("big", tmp_path / "file", if_absent=True)
+    finally:
+        events.unregister("after-call.s3.CompleteMultipartUpload", unique_id="late")
+    assert s3_store.read("big") == b"other"
+
+
 def test_a_failed_upload_leaves_no_parts(s3_store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a").write_bytes(some_bytes(9 * MIB))
     s3_store.write("a", b"here first")

@@ -73,7 +73,7 @@ class Store(ABC):
 
     @abstractmethod
     def upload(self, key: str, path: str | os.PathLike[str], *, if_absent: bool = False) -> ObjectInfo:
-        """Put a local file whole or not at all, in parts where it is large; ObjectChanged when there is one already (`if_absent`).
+        """Put a local file whole or not at all, in parts where it is large; ObjectChanged if there is one already (`if_absent`).
 
         Of several at once exactly one succeeds where the server completes a conditional upload in one step, as AWS does.
         SeaweedFS looks first and completes then: two that overlap may both succeed, and the object is the later one's. What
