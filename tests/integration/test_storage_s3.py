@@ -149,7 +149,7 @@ def test_an_upload_that_another_wrote_over_has_lost(s3_store: S3Store, tmp_path:
     events = s3_store.connection.client.meta.events
     events.register("after-call.s3.CompleteMultipartUpload", lambda **_: s3_store.write("big", b"other"), unique_id="late")
     try:
-        with pytest.raises(ObjectChanged, match="Another upload of this object won.*big"):
+        with pytest.raises(ObjectChanged, match=r"Another upload of this object won.*big"):
             s3_store.upload("big", tmp_path / "file", if_absent=True)
     finally:
         events.unregister("after-call.s3.CompleteMultipartUpload", unique_id="late")
