@@ -23,8 +23,14 @@ def evaluate(
     batch_size: int = 256,
     precision: str = "fp32",
     decode_threads: int = 0,
+    suite: str = "",
+    suite_data: str = "",
+    checkpoints: str = "",
 ) -> NamedTuple("Outputs", [("label", str), ("fingerprint", str)]):  # type: ignore[valid-type]
-    """Record the scores of a run or model as metrics, and those of a reference with the prefix `reference_`."""
+    """Record the scores of a run or model as metrics, and those of a reference with the prefix `reference_`.
+
+    With `suite` also the scores on its tasks; JSON, CSV and a plot of them lie below the run in the store.
+    """
     arguments = dict(locals())
     from drrho_clip.evaluation import EvaluateConfig
     from drrho_clip.evaluation import evaluate as measure
@@ -37,8 +43,17 @@ def evaluate(
         config = settings(EvaluateConfig, {**arguments, "reference": "" if beside else reference})
         results = {"": measure(config, opened)}
         if beside:
-            results["reference_"] = measure(settings(EvaluateConfig, {**arguments, "run": "", "model": ""}), opened)
+            no_suite = dict.fromkeys(("run", "model", "suite", "suite_data", "checkpoints"), "")
+            results["reference_"] = measure(settings(EvaluateConfig, {**arguments, **no_suite}), opened)
         for prefix, result in results.items():
             for name, value in result.scalars().items():
                 metrics.log_metric(prefix + name, value)
+        if suite:
+            from drrho_clip.evaluation.suite import evaluate_suite
+            from drrho_clip.report.suite import write_suite_plot
+
+            scores, key = evaluate_suite(config, opened)
+            write_suite_plot(scores, key, opened)
+            for name, value in scores.scalars().items():
+                metrics.log_metric(name, value)
         return config.label, fingerprint(*results.values())

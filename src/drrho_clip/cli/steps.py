@@ -176,15 +176,21 @@ def evaluate(
     ] = None,
     reference: Annotated[str | None, typer.Option(help="A reference instead, by the name of its features.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Instead of the dataset: datacomp, or a YAML list of tasks.")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder or URI with the suite's published datasets.")] = None,
+    checkpoints: Annotated[str | None, typer.Option(help="For a suite: all, last, or the newest N of the run.")] = None,
     assignments: SetOption = None,
 ) -> None:
     """Measure zero-shot classification and image-text retrieval of a run, or of any other model.
+
+    With --suite on many published datasets instead of one's own; task by task, and finds what is done.
 
     \b
     Examples:
       drrho evaluate --config my.yaml
       drrho evaluate --store ./store --dataset pets --run first --split heldout
       drrho evaluate --store ./store --dataset pets --model ViT-B-32/openai
+      drrho evaluate --store ./store --run first --suite datacomp --data s3://bucket/datacomp --checkpoints all
     """
     flags = {
         "store": store,
@@ -193,13 +199,34 @@ def evaluate(
         "evaluate.model": model,
         "evaluate.reference": reference,
         "evaluate.split": split,
+        "evaluate.suite": suite,
+        "evaluate.suite_data": data,
+        "evaluate.checkpoints": checkpoints,
     }
     settings = resolve(config, assignments, flags, section="evaluate")
+    if settings.evaluate.suite:
+        _evaluate_suite(settings)
+        return
     from drrho_clip.evaluation import evaluate as measure
     from drrho_clip.storage import open_store
 
     result = measure(settings.evaluate, open_store(settings.store))
     show(f"evaluation of {result.kind} {result.name} on {result.dataset} {settings.evaluate.label}", result.scalars())
+
+
+def _evaluate_suite(settings: RunConfig) -> None:
+    from drrho_clip.evaluation.suite import evaluate_suite
+    from drrho_clip.report.suite import write_suite_plot
+    from drrho_clip.storage import open_store
+
+    opened = open_store(settings.store)
+    result, key = evaluate_suite(settings.evaluate, opened)
+    files = [f"{key}.json", f"{key}.csv", *write_suite_plot(result, key, opened)]
+    for model in result.models:
+        scores = {task.task: task.value for task in model.tasks}
+        seen = {} if model.samples_seen is None else {"samples_seen": model.samples_seen}
+        show(f"{result.suite} of {result.kind} {result.name} {model.label}", {**seen, **scores, result.mean_name: model.mean})
+    show("suite " + result.suite, {"missing": ", ".join(result.missing), "files": ", ".join(map(opened.uri_of, files))})
 
 
 def report(

@@ -29,13 +29,31 @@ class EvaluateConfig(Config):
     batch_size: int = Field(256, ge=1)
     precision: Literal["fp32", "bf16"] = "fp32"
     decode_threads: int = Field(0, ge=0, description="Threads that decode images; 0 = one per core")
+    suite: str = Field("", description="datacomp, or a path or URI of a YAML list of tasks; see docs/evaluation.md")
+    suite_data: str = Field("", description="Folder or URI with the suite's published datasets, each in a folder of its own")
+    checkpoints: str = Field(
+        "",
+        pattern=r"^(all|last|[1-9][0-9]*)?$",
+        description="For a suite: all, last or the newest N of the run, not its final model",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         given = [name for name in ("run", "model", "reference") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(f"set exactly one of run, model and reference ({' and '.join(given) or 'none'} given)")
+        self._check_suite()
         return self
+
+    def _check_suite(self) -> None:
+        if self.suite and not self.suite_data:
+            raise ValueError(f"suite '{self.suite}' needs suite_data: where its datasets lie")
+        if not self.suite and (self.suite_data or self.checkpoints):
+            raise ValueError(f"{'suite_data' if self.suite_data else 'checkpoints'} is for a suite, and none is set")
+        if self.suite and self.kind == "reference":
+            raise ValueError("a suite is evaluated with a run or a model: name the reference's model instead")
+        if self.checkpoints and self.kind != "run":
+            raise ValueError("checkpoints are those of a run, and none is set")
 
     @property
     def kind(self) -> Literal["run", "model", "reference"]:

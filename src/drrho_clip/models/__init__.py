@@ -8,23 +8,30 @@ from drrho_clip.models.architectures import (
     known_architectures,
     tokenizer,
 )
-from drrho_clip.models.batches import encode_pairs
+from drrho_clip.models.batches import encode_images, encode_pairs, encode_texts
+from drrho_clip.models.checkpoints import CheckpointWeights, checkpoint_weights, list_checkpoints
 from drrho_clip.models.encoder import Encoder
 from drrho_clip.models.export import exported_sha256, save_export
 from drrho_clip.models.identity import ModelIdentity, Preprocessing, refuse_mix
-from drrho_clip.models.load import load_model
+from drrho_clip.models.load import load_checkpoint, load_model
 
 __all__ = [
     "ArchitectureInfo",
+    "CheckpointWeights",
     "Encoder",
     "ModelIdentity",
     "Preprocessing",
     "architecture_info",
     "check_architecture",
+    "checkpoint_weights",
     "create_model",
+    "encode_images",
     "encode_pairs",
+    "encode_texts",
     "exported_sha256",
     "known_architectures",
+    "list_checkpoints",
+    "load_checkpoint",
     "load_model",
     "refuse_mix",
     "save_export",

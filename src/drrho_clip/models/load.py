@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from drrho_clip.errors import ModelError, ObjectMissing, nearest
 from drrho_clip.models.architectures import activation_of, build, load_open_clip, model_config, named_tokenizer
+from drrho_clip.models.checkpoints import CheckpointWeights, fetch_checkpoint
 from drrho_clip.models.encoder import Encoder
 from drrho_clip.models.export import CONFIG_NAME, WEIGHTS_NAME, fetch_run_export
 from drrho_clip.models.identity import ModelIdentity, Precision, Preprocessing
@@ -42,7 +43,32 @@ def load_model(spec: str, store: Store, *, precision: Precision = "fp32") -> Enc
     open_clip_config.json beside it gives the preprocessing) or "run:<name>" (the export of a run in `store`). Weights files
     are hashed and cannot run code. "bf16" computes under autocast; features are float32 either way. Raises ModelError.
     """
-    origin = _origin(spec, store)
+    return _load(spec, _origin(spec, store), precision)
+
+
+def load_checkpoint(checkpoint: CheckpointWeights, store: Store, *, precision: Precision = "fp32") -> Encoder:
+    """Load a checkpoint of a run for inference, as `load_model` does; its weights are fetched once and checked by their hash.
+
+    Raises ModelError where they are damaged, or of another architecture than the run's.
+    """
+    network = model_config(checkpoint.architecture)
+    origin = _Origin(
+        checkpoint.architecture,
+        checkpoint.architecture.replace("/", "-"),
+        fetch_checkpoint(checkpoint, store),
+        network["text_cfg"].get("hf_tokenizer_name", ""),
+    )
+    try:
+        return _load(checkpoint.spec, origin, precision)
+    except ModelError as error:
+        raise ModelError(
+            f"The checkpoint is of another architecture than its run's, {checkpoint.architecture}: {error.what}",
+            where=store.uri_of(checkpoint.key),
+            fix="Delete it, or set the architecture in the run's config.yaml to the one that it was trained with.",
+        ) from None
+
+
+def _load(spec: str, origin: _Origin, precision: Precision) -> Encoder:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     from drrho_clip.distributed import local_device

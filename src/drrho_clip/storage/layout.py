@@ -114,11 +114,29 @@ def reference_evaluation(dataset_name: str, reference_id: str, split: str) -> st
     return f"{reference(dataset_name, reference_id)}/evaluation/{check_name(split, 'split')}.json"
 
 
+def model(name: str) -> str:
+    """Folder of a model that is neither a run of ours nor a reference."""
+    return f"models/{check_name(name, 'model')}"
+
+
 def model_evaluation(name: str, dataset_name: str, split: str) -> str:
     """Results of a model that is neither a run of ours nor a reference."""
-    return (
-        f"models/{check_name(name, 'model')}/evaluation/{check_name(dataset_name, 'dataset')}-{check_name(split, 'split')}.json"
-    )
+    return f"{model(name)}/evaluation/{check_name(dataset_name, 'dataset')}-{check_name(split, 'split')}.json"
+
+
+def suite_result(owner: str, suite: str, which: str) -> str:
+    """Results of a run or model (its folder) on a suite, with .json, .csv or .svg behind: its final model, or its checkpoints."""
+    return f"{owner}/suites/{check_name(suite, 'suite')}/{check_name(which, 'result')}"
+
+
+def suite_task(owner: str, suite: str, label: str, task: str) -> str:
+    """The result of one model or checkpoint on one task of a suite."""
+    return f"{owner}/suites/{check_name(suite, 'suite')}/tasks/{check_name(label, 'model')}/{check_name(task, 'task')}.json"
+
+
+def classifier(classifier_id: str) -> str:
+    """Classifier weights [classes, dim] of one model, for one list of class names and prompts."""
+    return f"classifiers/{classifier_id}.safetensors"
 
 
 def report(name: str) -> str:
