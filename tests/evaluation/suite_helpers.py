@@ -14,10 +14,17 @@ import numpy as np
 from PIL import Image
 
 from drrho_clip.data.sources.scenes import SHAPES, Scene, render, scene_at
+from drrho_clip.evaluation import EvaluateConfig
 
 SIZE = 32
 TEMPLATES = ("a large {c}", "a picture of a large {c}")
 LAYOUT_ENDINGS = ("png", "jpg", "webp")
+
+
+def settings(data: Path | str, suite: Path | str = "", **changes: object) -> EvaluateConfig:
+    """The run `one` on a suite, which is small.yaml beside the data where none is named."""
+    values = {"run": "one", "suite": str(suite or Path(data) / "small.yaml"), "suite_data": str(data), "batch_size": 16}
+    return EvaluateConfig.parse(values | {"decode_threads": 2} | changes)
 
 
 def scenes(count: int, first: int = 0) -> list[tuple[Scene, bytes]]:
@@ -47,9 +54,7 @@ def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
             tar.addfile(info, io.BytesIO(data))
 
 
-def write_published(
-    folder: Path, samples: Sequence[Mapping[str, bytes]], *, tars: int = 2, texts: Mapping[str, str] = {}
-) -> None:
+def write_published(folder: Path, samples: Sequence[Mapping[str, bytes]], texts: Mapping[str, str], *, tars: int = 2) -> None:
     """Write samples (ending -> bytes) as test/0.tar, ... with nshards.txt, and the text files."""
     size = -(-len(samples) // tars)
     for number in range(tars):
@@ -70,7 +75,7 @@ def class_texts(names: Sequence[str] = SHAPES, templates: Sequence[str] = TEMPLA
 
 
 def write_classification(folder: Path, count: int = 60) -> list[tuple[bytes, int, int]]:
-    """Shapes of the large object; the group is the number of its colour's half, in column 1 of .npy and as `region` of .json."""
+    """Shapes of the large object; three groups in turn, in column 1 of .npy and as `region` of .json."""
     rows = []
     samples = []
     for index, (scene, png) in enumerate(scenes(count)):
@@ -88,7 +93,7 @@ def write_classification(folder: Path, count: int = 60) -> list[tuple[bytes, int
             }
         )
         rows.append((picture, label, group))
-    write_published(folder, samples, texts=class_texts())
+    write_published(folder, samples, class_texts())
     return rows
 
 
@@ -102,7 +107,7 @@ def write_retrieval(folder: Path, count: int = 24) -> list[tuple[bytes, list[str
         captioned = {"txt": text.encode()} if index % 2 else {"json": json.dumps({"captions": captions}).encode()}
         samples.append({"png": png, **captioned})
         rows.append((png, captions))
-    write_published(folder, samples, tars=3, texts={"dataset_type.txt": "retrieval"})
+    write_published(folder, samples, {"dataset_type.txt": "retrieval"}, tars=3)
     return rows
 
 
@@ -112,9 +117,8 @@ def write_associations(folder: Path) -> tuple[dict[str, bytes], list[tuple[str, 
     drawn = [(f"scene-{index}", scene, png) for index, (scene, png) in enumerate(scenes(40, first=900))]
     rows = []
     for number, colour in enumerate(("red", "orange", "yellow", "green", "blue", "purple")):
-        candidates = drawn[number : number + (12 if number % 2 else 5)] + [
-            next(row for row in drawn if colour in (row[1].first.colour, row[1].second.colour))
-        ]
+        own = next(row for row in drawn if colour in (row[1].first.colour, row[1].second.colour))
+        candidates = [*drawn[number : number + (12 if number % 2 else 5)], own]
         names = list(dict.fromkeys(name for name, _, _ in candidates))
         with_colour = {name for name, scene, _ in drawn if colour in (scene.first.colour, scene.second.colour)}
         rows.append((colour, names, [name for name in names if name in with_colour]))

@@ -21,16 +21,9 @@ def suite_plot(result: SuiteResult) -> Plot | None:
     curves = [Curve(result.mean_name, 0, [(seen, model.mean) for seen, model in models])]
     tasks = models[0][1].tasks
     if 1 < len(tasks) < COLOURS:
-        curves += [
-            Curve(
-                f"{task.task} ({task.metric})",
-                number,
-                [(seen, model.tasks[number - 1].value) for seen, model in models],
-                "",
-                True,
-            )
-            for number, task in enumerate(tasks, 1)
-        ]
+        for number, task in enumerate(tasks):
+            points = [(seen, model.tasks[number].value) for seen, model in models]
+            curves.append(Curve(f"{task.task} ({task.metric})", number + 1, points, dashed=True))
     title = f"{result.suite}: {result.name}"
     return draw(curves, title=title, x_label="samples seen", unit="share", zero=True)
 
