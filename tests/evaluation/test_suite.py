@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shlex
 import shutil
+import textwrap
 import xml.etree.ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +27,8 @@ from drrho_clip.evaluation.suite.config import METRICS
 from drrho_clip.models import Encoder, load_model
 from drrho_clip.report.suite import suite_plot, write_suite_plot
 from drrho_clip.storage import Store, open_store
+
+DOCUMENT = Path(__file__).parents[2] / "docs/evaluation.md"
 
 
 def pictures(encoder: Encoder, data: Sequence[bytes]) -> torch.Tensor:
@@ -212,6 +217,26 @@ def test_by_the_command(published: Path, models_store: Store, capsys: pytest.Cap
     assert files["missing"] == ""
     assert [name.rpartition(".")[2] for name in files["files"].split(", ")] == ["json", "csv", "svg"]
     assert all(Path(name).is_file() for name in files["files"].split(", "))
+
+
+def test_the_commands_of_the_document(
+    published: Path, models_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.move("store/runs/trained", "store/runs/first")
+    shutil.copytree("store/runs/one/export", "store/runs/first/export")
+    shutil.copytree(published, "sets")
+    shutil.move("sets/colours", "sets/winogavil")
+    document = DOCUMENT.read_text(encoding="utf-8")
+    Path("my-suite.yaml").write_text(textwrap.dedent(re.findall(r"^    name: mine\n(?:    .*\n)+", document, re.MULTILINE)[0]))
+    commands = re.findall(r"^    drrho (evaluate .*)$", document, re.MULTILINE)
+    assert [run_app(make_app(), [*shlex.split(command), "--set", "batch_size=16"]) for command in commands] == [0, 0]
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert "mean over 1 of 38 tasks, not the DataComp average" in shown[0]
+    assert [line["result"] for line in shown[2:]] == [*(f"mine of run first step-{n:08d}" for n in (10, 20, 300)), "suite mine"]
+    assert "our average" in shown[-2]
+    for pattern in ("final.json", "checkpoints.svg"):
+        assert list(Path("store/runs/first/suites").glob(f"*/{pattern}"))
 
 
 def test_the_38_tasks_of_datacomp():

@@ -135,12 +135,8 @@ def test_bad_suites(
         Path(suite).write_text(text)
     with pytest.raises((ConfigError, DataError), match=message):
         evaluate_suite(settings(tmp_path / "nothing", suite), models_store)
-    assert (
-        run_app(
-            make_app(), ["evaluate", "-s", models_store.uri, "-r", "one", "--suite", suite, "--data", str(tmp_path / "nothing")]
-        )
-        == 2
-    )
+    command = ["evaluate", "--store", models_store.uri, "--run", "one", "--suite", suite, "--data", str(tmp_path / "nothing")]
+    assert run_app(make_app(), command) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
