@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
+import structlog
 import torch
+from kfp import dsl
 from sklearn.metrics import balanced_accuracy_score, f1_score, jaccard_score
 from suite_helpers import SHAPES, TEMPLATES, settings, write_associations, write_classification, write_retrieval
 
@@ -27,6 +29,7 @@ from drrho_clip.evaluation.suite.config import METRICS
 from drrho_clip.models import Encoder, load_model
 from drrho_clip.report.suite import suite_plot, write_suite_plot
 from drrho_clip.storage import Store, open_store
+from drrho_components.evaluate import evaluate as component
 
 DOCUMENT = Path(__file__).parents[2] / "docs/evaluation.md"
 
@@ -217,6 +220,23 @@ def test_by_the_command(published: Path, models_store: Store, capsys: pytest.Cap
     assert files["missing"] == ""
     assert [name.rpartition(".")[2] for name in files["files"].split(", ")] == ["json", "csv", "svg"]
     assert all(Path(name).is_file() for name in files["files"].split(", "))
+
+
+def test_by_the_component(published: Path, scenes_store: Store, tmp_path: Path):
+    metrics = dsl.Metrics(name="metrics", uri=str(tmp_path / "metrics"), metadata={})
+    arguments = {"run": "ref", "reference": "ref", "dataset": "scenes", "batch_size": 32}
+    suite = {"suite": str(published / "small.yaml"), "suite_data": str(published)}
+    component.python_func(metrics, store=scenes_store.uri, **arguments, **suite)
+    assert {"zero_shot_top_1", "reference_zero_shot_top_1", "small_average", "small_shapes_top_1"} <= set(metrics.metadata)
+    structlog.reset_defaults()  # a component sends its logs to the stderr of this one test
+
+
+def test_a_model_by_its_name(published: Path, models_store: Store):
+    weights = Path(models_store.uri) / "runs/one/export/open_clip_model.safetensors"
+    named, key = evaluate_suite(settings(published, run="", model=f"drrho-nano:{weights}"), models_store)
+    of_run, _ = evaluate_suite(settings(published), models_store)
+    assert named.models[0].mean == of_run.models[0].mean
+    assert key.startswith("models/drrho-nano-")
 
 
 def test_the_commands_of_the_document(

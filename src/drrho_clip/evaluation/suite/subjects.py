@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from drrho_clip.evaluation.config import EvaluateConfig
@@ -23,13 +23,8 @@ class Subject:
 
     label: str
     samples_seen: int | None
+    weights_sha256: str
     load: Callable[[], Encoder]
-    known_sha256: str = ""  # "" where only loading can tell
-
-    @cached_property
-    def weights_sha256(self) -> str:
-        """Hash of its weights."""
-        return self.known_sha256 or self.load().identity.weights_sha256
 
 
 def find_subjects(config: EvaluateConfig, store: Store) -> list[Subject]:
@@ -43,11 +38,13 @@ def find_subjects(config: EvaluateConfig, store: Store) -> list[Subject]:
             Subject(
                 f"step-{checkpoint.step:08d}{suffix}",
                 checkpoint.samples_seen,
-                partial(load_checkpoint, checkpoint, store, precision=config.precision),
                 checkpoint.sha256,
+                partial(load_checkpoint, checkpoint, store, precision=config.precision),
             )
             for checkpoint in found
         ]
     load = partial(load_model, config.model or f"run:{config.run}", store, precision=config.precision)
-    sha256 = exported_sha256(config.name, store) if config.kind == "run" else ""
-    return [Subject(FINAL + suffix, None, load, sha256)]
+    if config.kind == "run":
+        return [Subject(FINAL + suffix, None, exported_sha256(config.name, store), load)]
+    encoder = load()  # only its weights can tell which they are
+    return [Subject(FINAL + suffix, None, encoder.identity.weights_sha256, lambda: encoder)]
