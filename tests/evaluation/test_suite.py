@@ -167,6 +167,9 @@ def test_checkpoints_and_their_plot(published: Path, models_store: Store):
     svg = xml.etree.ElementTree.fromstring(models_store.read(f"{key}.svg"))
     drawn = [path for path in svg.iter("{http://www.w3.org/2000/svg}path") if "L" in path.get("d", "")]
     assert len(drawn) == 1 + 7  # the mean and every task
+    texts_of = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts_of.count("8") == 1  # a line is told by its number, without colour
+    assert any(text.startswith("8 Colours (jaccard): from") for text in texts_of if text)
     plot = suite_plot(result)
     assert plot is not None
     assert [label for _, label in plot.colours][:2] == ["small average", "Shapes (top_1)"]
@@ -194,7 +197,7 @@ def test_tasks_without_data_are_named_and_in_no_mean(published: Path, models_sto
     assert result.mean_name == "mean over 1 of 3 tasks, not the full average"
     assert result.models[0].mean == result.models[0].tasks[0].value
     assert set(result.scalars()) == {"mean_over_1_of_3_tasks_not_the_full_average", "mixed_captions_text_recall_at_5"}
-    assert "suite_task_missing" in "".join(capsys.readouterr())
+    assert "suite_tasks_missing" in "".join(capsys.readouterr())
     assert result.to_csv().count("no data at") == 2
 
 

@@ -134,8 +134,8 @@ def _collect(
 ) -> SuiteResult:
     done = {job.task.name for job in jobs}
     missing = {task.name: f"no data at {task.folder}" for task in suite.tasks if task.name not in done}
-    for name in missing:
-        get_logger().warning("suite_task_missing", suite=suite.name, task=name, data=config.suite_data)
+    if missing:
+        get_logger().warning("suite_tasks_missing", suite=suite.name, data=config.suite_data, tasks=list(missing))
     return SuiteResult(
         suite=suite.name,
         suite_tasks=len(suite.tasks),
