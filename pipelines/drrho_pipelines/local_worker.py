@@ -27,7 +27,7 @@ def main(job_file: str) -> int:
 
 
 def without_retries(text: str) -> str:
-    """A compiled pipeline whose steps are tried once: no node is lost here, and the reason of a failure need not be waited for."""
+    """A compiled pipeline whose steps are tried once: no node is lost here, and a failure is to be told at once."""
     documents = list(yaml.safe_load_all(text))
     specification = documents[0]
     for component in [specification["root"], *specification["components"].values()]:
