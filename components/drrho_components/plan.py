@@ -10,7 +10,6 @@ def plan(
     store: str,
     store_endpoint: str = "",
     depends_on: str = "",
-    lease: str = "",
     dataset: str = "openmoji",
     workers: int = 1,
 ) -> list[int]:

@@ -36,7 +36,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
     for prefix, config in CONFIGS.items():
         _check_step(prefix, config, values)
     for name, value in values.items():
-        if RESOURCE.search(name) and not QUANTITY.fullmatch(value):
+        if RESOURCE.search(name) and not QUANTITY.fullmatch(str(value)):
             raise ConfigError(f"'{name}' is no quantity: {value!r}", fix="Write 4, 500m or 8Gi.")
         if name.endswith("node_selector"):
             _check_node_selector(name, value)
@@ -47,7 +47,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
 def _check_step(prefix: str, config: type[Config], values: Mapping[str, Any]) -> None:
     """Parse the settings of a step as the step itself will, with stand-ins for those that earlier steps give."""
     given = {key: values[f"{prefix}_{key}"] for key in config.model_fields if f"{prefix}_{key}" in values}
-    if not given or (prefix == "reference" and not given["model"]):
+    if not given or (prefix == "reference" and not given.get("model")):
         return
     stand_ins = {
         "train": {"reference": "reference" if values.get("reference_model") else ""},

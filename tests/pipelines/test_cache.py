@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from kfp import compiler, dsl
 from PIL import Image
 
 from drrho_clip.data.manifest import load_manifest
-from drrho_clip.storage import Store, open_store
+from drrho_clip.storage import Store
 from drrho_pipelines.parameters import Parameters, flat_parameters
 from drrho_pipelines.steering import INGEST
 
@@ -41,30 +43,29 @@ def draw(folder: Path, first: int, count: int) -> None:
         (folder / f"{number}.txt").write_text(f"colour number {number}")
 
 
-@pytest.mark.parametrize("source", ["folder", "s3"])
-def test_rows_that_were_added_under_the_same_name_are_seen(source: str, tmp_path: Path, request: pytest.FixtureRequest):
-    store: Store = request.getfixturevalue("folder_store" if source == "folder" else "s3_store")
+@pytest.mark.parametrize("kind", ["folder_store", "s3_store"])
+def test_rows_that_were_added_under_the_same_name_are_seen(kind: str, tmp_path: Path, request: pytest.FixtureRequest):
+    store: Store = request.getfixturevalue(kind)
     pictures = tmp_path / "pictures"
     compiler.Compiler().compile(two_ingests, str(tmp_path / "two.yaml"))
-    given = _place(source, pictures, store)
-    parameters = {"store": store.uri, "data_workers": 1, **given}
+    shards = {"data_source": "shards", "data_path": store.uri_of("given")}
+    data = shards if kind == "s3_store" else {"data_source": "folder", "data_path": str(pictures)}
+    parameters = {"store": store.uri, "data_workers": 1, **data}
     job = {"pipeline": str(tmp_path / "two.yaml"), "root": str(tmp_path / "root"), "parameters": parameters}
     totals = []
     for first, count in ((0, 20), (20, 3)):
         draw(pictures, first, count)
-        if source == "s3":
-            _upload_table(pictures, store)
+        store.write(f"given/{first:06d}.tar", packed(pictures, first, count))
         subprocess.run([sys.executable, "-c", RUN, json.dumps(job)], check=True, capture_output=True)
         totals.append([load_manifest(store, dataset).total for dataset in ("seen", "stale")])
     assert totals == [[20, 20], [23, 20]]  # the second shows that the cache was on
 
 
-def _place(source: str, pictures: Path, store: Store) -> dict[str, str]:
-    if source == "folder":
-        return {"data_source": "folder", "data_path": str(pictures)}
-    return {"data_source": "table", "data_path": store.uri_of("list.csv")}
-
-
-def _upload_table(pictures: Path, store: Store) -> None:
-    rows = [f"{path.resolve()},{path.with_suffix('.txt').read_text()}" for path in sorted(pictures.glob("*.png"))]
-    open_store(store.uri).write("list.csv", "\n".join(["image,caption", *rows]).encode())
+def packed(pictures: Path, first: int, count: int) -> bytes:
+    """These pictures and captions as a tar."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for number in range(first, first + count):
+            for ending in ("png", "txt"):
+                tar.add(pictures / f"{number}.{ending}", f"{number:06d}.{ending}")
+    return data.getvalue()

@@ -110,6 +110,15 @@ def test_a_config_becomes_parameters(compiled: dict[str, Path]):
     assert check_parameters(compiled["steering"], parameters) == parameters
 
 
+def test_a_config_becomes_parameters_of_the_schedule_too(compiled: dict[str, Path]):
+    config = load_config(None, ["run=nightly", "reference.model=run:ref", "reference.workers=3", "train.samples=6400"])
+    parameters = pipeline_parameters(config, declared_parameters(compiled["continual"]))
+    assert {"run": "nightly", "reference_workers": 3, "train_samples": 6400}.items() <= parameters.items()
+    assert check_parameters(compiled["continual"], parameters) == parameters
+    with pytest.raises(ConfigError, match=r"'train.initial' is 'run:x', but in a pipeline that step gets ''"):
+        pipeline_parameters(load_config(None, ["train.initial=run:x"]), declared_parameters(compiled["continual"]))
+
+
 def test_a_config_without_a_reference_has_no_reference_model(compiled: dict[str, Path]):
     config = load_config(None, ["train.method=openclip"])
     assert pipeline_parameters(config, declared_parameters(compiled["steering"]))["reference_model"] == ""

@@ -198,3 +198,10 @@ def test_a_condition_looks_at_an_output_that_the_local_runner_finds(documents: d
 def test_the_lease_is_the_server_s_run_so_that_a_step_tried_again_has_it_still(documents: dict[str, list[Any]]):
     tasks = documents["continual"][0]["root"]["dag"]["tasks"]
     assert tasks["begin"]["inputs"]["parameters"]["holder"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+    kept = {task for task, step in _continual(documents).items() if "lease" in step.get("inputs", {}).get("parameters", {})}
+    assert kept == {"ingest", "arrivals", "reference", "train", "evaluate", "report", "promote"}
+
+
+def _continual(documents: dict[str, list[Any]]) -> dict[str, Any]:
+    """All steps of the pipeline that stand in one of its conditions, by their task's name."""
+    return {name: task for dag in dags(documents["continual"][0]) for name, task in dag["dag"]["tasks"].items()}
