@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from testcluster.access import Access
 from testcluster.pods import container, pod, pod_spec, pytorch_job
 

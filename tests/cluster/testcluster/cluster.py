@@ -16,7 +16,7 @@ from pathlib import Path
 from . import image, oci, packages, system
 from .build import build_programs, programs_folder
 from .keys import make_keys
-from .places import HERE, PRODUCT, Places, cache_folder, places
+from .places import HERE, PRODUCT, REGISTRY, Places, cache_folder, places
 from .report import Progress
 from .settings import write_settings
 
@@ -172,7 +172,7 @@ class Cluster:
         """Give containerd the cluster's own images, and take away those of earlier programs."""
         known = self._need("images", "ls", "--quiet").split()
         for name in known:
-            if name.startswith(f"{oci.REGISTRY}/") and not name.endswith(f":{self.tag}"):
+            if name.startswith(f"{REGISTRY}/") and not name.endswith(f":{self.tag}"):
                 self._need("images", "rm", name)
         with tempfile.TemporaryDirectory(dir=self.places.cache) as folder:
             archive = Path(folder) / "image.tar"
