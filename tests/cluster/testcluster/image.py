@@ -11,8 +11,9 @@ import subprocess
 import tarfile
 import tempfile
 import tomllib
+from collections.abc import Container
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from . import system
 from .places import PRODUCT, ROOT
@@ -68,9 +69,9 @@ def _build(cache: Path, folder: Path, progress: Progress) -> Path:
             command += ["--volume", volume]
         _run([*command, str(ROOT)], log)
         layout = folder / "layout"
-        # zstd is quicker than the disk; layers that the layout has are not written again.
-        compress = ("--compression-format=zstd", "--compression-level=1")
-        _run(_buildah(folder, "push", *compress, PRODUCT, f"oci:{layout}:{PRODUCT}"), log)
+        # Uncompressed, so that layers are known by their digests: those that the layout has are not written again.
+        stored = f"containers-storage:[overlay@{folder / 'root'}+{folder / 'run'}]{PRODUCT}"
+        _run(["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", stored, f"oci:{layout}:{PRODUCT}"], log)
         _drop_unused(layout)
     return layout
 
@@ -91,14 +92,24 @@ def _build_base(folder: Path, cache: Path, progress: Progress) -> None:
             _run(_buildah(folder, "build", "--tag", BASE, "--file", f"{temporary}/Dockerfile", temporary), log)
 
 
-def missing_blobs(layout: Path, known: set[str], archive: Path) -> None:
+def write_archive(layout: Path, known: Container[str], stream: IO[bytes]) -> None:
     """Write an OCI archive of what `layout` has beyond the digests in `known`; what names the image is always in it."""
-    with tarfile.open(archive, "w") as tar:
+    with tarfile.open(fileobj=stream, mode="w|") as tar:
         for name in ("oci-layout", "index.json"):
             tar.add(layout / name, name)
         for blob in sorted((layout / "blobs/sha256").iterdir()):
             if f"sha256:{blob.name}" not in known:
                 tar.add(blob, f"blobs/sha256/{blob.name}")
+
+
+def share_blobs(layout: Path, content: Path) -> None:
+    """Keep the layout's blobs that are also in the folder `content`, containerd's, once on the disk: neither ever changes one."""
+    for blob in (layout / "blobs/sha256").iterdir():
+        other = content / blob.name
+        if other.exists() and not other.samefile(blob):
+            linked = blob.with_suffix(".linked")
+            linked.hardlink_to(other)
+            linked.replace(blob)
 
 
 def _drop_unused(layout: Path) -> None:
