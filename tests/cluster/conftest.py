@@ -97,7 +97,6 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Access]:
     own = Cluster(_option(config, "cluster") or NAME, Progress())
     with _uncaptured(config):
         if not _option(config, "cluster"):
-            own.stop()  # of a run that was killed
             _start(own)
     here, outside = own.places, "/proc/self/ns/net"
     with open(outside, "rb") as before:

@@ -73,10 +73,10 @@ def test_nothing_is_left_when_the_runner_is_killed(own_machine):
 
 
 def test_nothing_runs_on_when_the_supervisor_is_killed(own_machine):
-    """The kernel ends the processes; the next `stop` removes the control groups."""
+    """The kernel ends the processes; the next `stop` removes the rest."""
     cluster = Cluster(NAME)
     cluster.start()
     network = cluster.network.stat().st_ino
     os.kill(cluster.supervisor, signal.SIGKILL)
     cluster.stop()
-    assert {kind: left for kind, left in left_of(cluster, network).items() if kind != "files"} | {"files": []} == NOTHING
+    assert left_of(cluster, network) == NOTHING

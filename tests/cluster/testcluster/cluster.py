@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -9,18 +10,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from . import image, oci, packages, system
+from . import image, oci, packages
 from .build import build_programs, programs_folder
 from .keys import make_keys
 from .places import HERE, PRODUCT, REGISTRY, Places, cache_folder, places
 from .report import Progress
 from .settings import write_settings
+from .supervisor import clean
 
 START_SECONDS = 180.0
+END_SECONDS = 60.0
 ROLLOUT = "--timeout=300s"  # the API, its clients and the tests share the machine's cores
 OPERATORS = {
     "training": "kubeflow/training-operator",
@@ -77,19 +81,18 @@ class Cluster:
 
         RuntimeError with the words of the program that ended, if one did.
         """
-        if self.supervisor:
-            raise RuntimeError(f"The cluster {self.places.name} is running already (process {self.supervisor}).")
         packages.install_packages(self.progress)
         build_programs(self.places.cache, self.progress)
         here = self.places
-        with self.progress.step(f"starting the cluster {here.name}"):
+        with self._alone(0.0 if stay else END_SECONDS) as lock, self.progress.step(f"starting the cluster {here.name}"):
+            clean(here)
             shutil.rmtree(here.run, ignore_errors=True)
             here.logs.mkdir(parents=True)
             make_keys(here)
             runc = packages.find("runc")
             assert runc is not None
             write_settings(here, oci.image_name("pause", self.tag), runc)
-            self._supervise(stay)
+            self._supervise(lock, stay)
             self._wait("containerd", lambda: self._containerd("version") is not None)
             self._import_singles()
             self._wait("the API server", lambda: self._ready_node() is not None)
@@ -120,18 +123,32 @@ class Cluster:
 
     def stop(self) -> None:
         """End the cluster and wait until it is gone; does nothing if it does not run."""
-        process = self.supervisor
-        if process:
+        if process := self.supervisor:
             os.kill(process, signal.SIGTERM)
         if self._supervisor is not None:
-            self._supervisor.wait(timeout=60)
+            self._supervisor.wait(timeout=END_SECONDS)
             self._supervisor = None
-        deadline = time.monotonic() + 60
-        while self.supervisor and time.monotonic() < deadline:
-            time.sleep(0.1)
-        system.remove_cgroups(self.places.cgroup)  # of a supervisor that was killed
+        with self._alone(END_SECONDS):
+            clean(self.places)  # of a supervisor that was killed
 
-    def _supervise(self, stay: bool) -> None:
+    @contextmanager
+    def _alone(self, seconds: float) -> Iterator[IO[str]]:
+        """Hold the cluster's lock, which its processes keep while they live; RuntimeError if they outlive `seconds`."""
+        self.places.lock.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + seconds
+        with self.places.lock.open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        words = f"The cluster {self.places.name} runs already (process {self.supervisor})."
+                        raise RuntimeError(f"{words} Wait for its end, or remove it.") from None
+                    time.sleep(0.1)
+            yield file
+
+    def _supervise(self, lock: IO[str], stay: bool) -> None:
         command = [sys.executable, "-m", "testcluster.supervisor", self.places.name, str(self.programs)]
         with (self.places.logs / "supervisor.log").open("wb") as log:
             self._supervisor = subprocess.Popen(
@@ -141,6 +158,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL if stay else subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                pass_fds=(lock.fileno(),),  # locked as long as the supervisor lives
                 start_new_session=True,  # Ctrl-C is for the tests first; they then end the cluster
             )
 

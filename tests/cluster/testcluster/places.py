@@ -52,6 +52,11 @@ class Places:
         return self.cache / "run" / self.name
 
     @property
+    def lock(self) -> Path:
+        """File that the cluster's supervisor and process 1 keep locked."""
+        return self.cache / "run" / f"{self.name}.lock"
+
+    @property
     def state(self) -> Path:
         """What the next cluster of this name uses again: containerd's images."""
         return self.cache / "state" / self.name

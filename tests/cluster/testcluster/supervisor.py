@@ -57,11 +57,15 @@ def _wait(child: int, until_input_ends: bool) -> None:
 
 
 def _clean(here: Places, child: int) -> None:
-    """End every process of the cluster and remove its control groups and files; the logs stay until the next start."""
     os.kill(child, signal.SIGKILL)  # the kernel kills the rest of its process namespace
     os.waitpid(child, 0)
+    clean(here)
+
+
+def clean(here: Places) -> None:
+    """Remove the control groups and files of a cluster whose processes are gone; the logs stay until the next start."""
     system.remove_cgroups(here.cgroup)
-    for path in here.run.iterdir():
+    for path in here.run.iterdir() if here.run.exists() else ():
         if path.is_dir() and path != here.logs:
             shutil.rmtree(path, ignore_errors=True)
         elif path.is_file():

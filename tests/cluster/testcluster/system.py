@@ -69,30 +69,19 @@ def die_with_parent() -> None:
 
 
 def cgroup_folders(name: str) -> list[Path]:
-    """Folders of the cluster's control group: one in the unified hierarchy, or one in each controller's of version 1."""
+    """Folders of the cluster's control group: one in the unified hierarchy, or one in every hierarchy of version 1."""
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS / name]
-    hierarchies = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
-    return [CGROUPS / hierarchy / name for hierarchy in hierarchies if (CGROUPS / hierarchy).is_dir()]
+    return [path / name for path in CGROUPS.iterdir() if (path / "cgroup.procs").exists() and not path.is_symlink()]
 
 
 def make_cgroups(name: str) -> None:
     """Make the parent of every pod's control group."""
     for folder in cgroup_folders(name):
         folder.mkdir(exist_ok=True)
-        if folder.parent.name == "cpuset":  # an empty set takes no process
+        if "cpuset" in folder.parent.name.split(","):  # an empty set takes no process
             for setting in ("cpuset.cpus", "cpuset.mems"):
                 (folder / setting).write_text((folder.parent / setting).read_text())
-
-
-def cgroup_processes(name: str) -> set[int]:
-    """Ids of the processes in the cluster's control groups."""
-    return {
-        int(line)
-        for folder in cgroup_folders(name)
-        for group in _groups(folder)
-        for line in (group / "cgroup.procs").read_text().split()
-    }
 
 
 def remove_cgroups(name: str, seconds: float = 15.0) -> None:
