@@ -183,6 +183,24 @@ class TestMake:
             assert not re.search(r"\[\[|\bfunction \b|<<<|\blocal ", script.read_text(encoding="utf-8"))
 
 
+class TestClusterTests:
+    """They need root, programs built for half an hour and a cluster: only who asks for them gets them."""
+
+    ONLY_THEM = ("-p", "no:cacheprovider", "--collect-only", "--quiet", "--ignore-glob=tests/[!c]*", "--ignore=tests/cli")
+
+    def collect(self, *arguments: str) -> str:
+        return run(sys.executable, "-m", "pytest", *self.ONLY_THEM, "--ignore=tests/components", *arguments).stdout
+
+    def test_are_left_out_of_the_suite_which_says_so(self):
+        shown = self.collect("tests")
+        assert re.search(r"^\d+ tests on a real cluster were left out: `make test-cluster` runs them", shown, re.MULTILINE), shown
+        assert "tests/cluster/" not in shown
+
+    @pytest.mark.parametrize("arguments", [("tests/cluster",), ("-m", "cluster", "tests")], ids=" ".join)
+    def test_are_there_for_who_asks(self, arguments):
+        assert "tests/cluster/test_node.py::test_node_is_ready" in self.collect(*arguments)
+
+
 class TestImage:
     INSTRUCTIONS = tuple(
         line.strip()
