@@ -213,11 +213,11 @@ def files() -> dict[str, str]:
         "dashboards/runs.json": dashboard("drrho-clip: all runs", OF_ALL_RUNS, one_run=False),
     }
     kustomization = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
+        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+        "kind": "Component",  # so that an overlay may leave it out
         "resources": ["pod-monitor.yaml", "rules.yaml"],
         "configMapGenerator": [{"name": "drrho-clip-dashboards", "files": list(boards)}],
-        "generatorOptions": {"labels": {**APP, "grafana_dashboard": "1"}},
+        "generatorOptions": {"disableNameSuffixHash": True, "labels": {**APP, "grafana_dashboard": "1"}},
     }
     objects = {"pod-monitor.yaml": pod_monitor(), "rules.yaml": rule, "kustomization.yaml": kustomization}
     made = "# Made by `make docs` from tools/monitoring.py.\n"

@@ -13,6 +13,7 @@ from drrho_clip.cli import add_command, make_app, run_app
 from drrho_clip.cli.options import ConfigOption, SetOption, StoreOption, resolve
 from drrho_clip.cli.show import show
 from drrho_clip.errors import ConfigError
+from drrho_pipelines.cluster.command import doctor
 
 DebugLog = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything that the steps and their runner print.")]
 
@@ -23,8 +24,9 @@ def main() -> None:
 
 
 def make_full_app() -> typer.Typer:
-    """The library's app, with `pipeline` and `demo` added."""
+    """The library's app, with `pipeline` and `demo` added, and a `doctor` that knows clusters."""
     app = make_app()
+    add_command(app, doctor)
     group = typer.Typer(
         name="pipeline",
         help="Compile the pipelines for Kubeflow, or run one on this machine.",
