@@ -31,7 +31,7 @@ class Wanted:
 
     context: str = ""
     namespace: str = ""
-    account: str = ""
+    service_account: str = ""
     secret: str = SHARED["store_secret"]
     store: str = ""
     queue: str = ""
@@ -50,7 +50,7 @@ def examine_cluster(wanted: Wanted) -> list[Finding]:
     parts: dict[str, Callable[[], Iterable[Finding]]] = {
         "namespace": partial(_namespace, cluster),
         "operators": partial(_operators, cluster, there),
-        "rights": lambda: rights(asker(cluster, wanted.account or _account(cluster)), there),
+        "rights": lambda: rights(asker(cluster, wanted.service_account or _account(cluster)), there),
         "secret": partial(_secret, cluster, wanted.secret),
         "defaults": partial(_defaults, cluster),
         "store": partial(_store, cluster, wanted),

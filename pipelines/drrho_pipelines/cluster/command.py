@@ -33,7 +33,7 @@ def doctor(
     named = {
         "namespace": namespace,
         "context": context,
-        "account": account,
+        "service_account": account,
         "queue": queue,
         "host": host,
         "secret": secret,
@@ -41,7 +41,7 @@ def doctor(
     given = {name: value for name, value in named.items() if value is not None}
     if not cluster:
         if given:
-            raise ConfigError(f"--{next(iter(given))} says something of a cluster", fix="Add --cluster.")
+            raise ConfigError(f"--{next(iter(given)).replace('_', '-')} says something of a cluster", fix="Add --cluster.")
         setup.doctor(config, store)
         return
     from drrho_clip.config import load_config

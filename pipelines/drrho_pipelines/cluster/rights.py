@@ -20,14 +20,14 @@ class Right:
     optional: bool = False
 
 
-JOB = ("create", "get", "list", "watch", "patch", "delete")
+JOB = ("create", "get", "delete")
 RIGHTS = (
     Right("kubeflow.org", "pytorchjobs", JOB, "train_launcher=pytorchjob"),
     Right("trainer.kubeflow.org", "trainjobs", JOB, "train_launcher=trainjob"),
     Right("", "pods", ("get", "list", "watch"), "the reasons why pods wait or die"),
     Right("", "pods/log", ("get",), "the training's log"),
     Right("", "events", ("list", "watch"), "the scheduler's and the operators' messages"),
-    Right("kueue.x-k8s.io", "workloads", ("get", "list"), "the reason why a queue holds a job", optional=True),
+    Right("kueue.x-k8s.io", "workloads", ("list",), "the reason why a queue holds a job", optional=True),
 )
 FIX = "Run `kubectl apply -k` on the overlay of k8s/overlays that suits this namespace."
 
