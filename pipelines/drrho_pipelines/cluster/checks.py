@@ -16,7 +16,7 @@ from drrho_clip.errors import DrrhoError
 from drrho_pipelines.cluster.connection import Cluster, Forbidden, connect
 from drrho_pipelines.cluster.kinds import kinds
 from drrho_pipelines.cluster.resources import gpus, queue, server
-from drrho_pipelines.cluster.rights import FIX, asker, rights
+from drrho_pipelines.cluster.rights import FIX, rights
 from drrho_pipelines.parameters import KEYS, SHARED
 
 DEFAULTS = "drrho-clip"
@@ -50,7 +50,7 @@ def examine_cluster(wanted: Wanted) -> list[Finding]:
     parts: dict[str, Callable[[], Iterable[Finding]]] = {
         "namespace": partial(_namespace, cluster),
         "operators": partial(_operators, cluster, there),
-        "rights": lambda: rights(asker(cluster, wanted.service_account or _account(cluster)), there),
+        "rights": lambda: rights(cluster, wanted.service_account or _account(cluster), there),
         "secret": partial(_secret, cluster, wanted.secret),
         "defaults": partial(_defaults, cluster),
         "store": partial(_store, cluster, wanted),

@@ -60,15 +60,18 @@ class Cluster:
         except ApiException as error:
             if error.status == 404:
                 return None
-            raise _refused(error, path) from None
+            raise _refused(error, path) if error.status else self._silent(str(error.reason)) from None
         except (HTTPError, OSError) as error:
-            raise ClusterError(
-                f"The API server does not answer ({type(error).__name__})",
-                where=self.server,
-                fix="Check the kubeconfig's server, the network, and that the cluster runs.",
-            ) from None
+            raise self._silent(type(error).__name__) from None
         found: dict[str, Any] = data
         return found
+
+    def _silent(self, reason: str) -> ClusterError:
+        return ClusterError(
+            f"The API server does not answer ({' '.join(reason.split())})",
+            where=self.server,
+            fix="Check the kubeconfig's server, the network, and that the cluster runs.",
+        )
 
 
 def connect(context: str = "", namespace: str = "") -> Cluster:

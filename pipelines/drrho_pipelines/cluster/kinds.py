@@ -9,9 +9,7 @@ from drrho_pipelines.cluster.connection import Cluster, Forbidden
 
 TRAINER = "trainer.kubeflow.org/v1alpha1"
 RUNTIME = "torch-distributed"
-NO_JOB = (
-    "Without PyTorchJob and TrainJob only train_launcher=local works: install Kubeflow's training-operator v1.9 or Trainer 2.2."
-)
+NO_JOB = "Without this and TrainJob only train_launcher=local works: install Kubeflow's training-operator v1.9 or Trainer 2.2."
 
 
 def kinds(cluster: Cluster) -> tuple[set[str], list[Finding]]:
@@ -35,8 +33,8 @@ def _jobs(cluster: Cluster, there: set[str]) -> Iterator[Finding]:
         fix = NO_JOB if none else "Use train_launcher=trainjob, or install Kubeflow's training-operator v1.9."
         yield Finding("PyTorchJob", missing, "the cluster does not know it (kubeflow.org/v1)", fix)
     if "trainjobs" not in there:
-        fix = NO_JOB if none else "Use train_launcher=pytorchjob, or install Kubeflow's Trainer 2.2 or newer."
-        yield Finding("TrainJob", missing, f"the cluster does not know it ({TRAINER})", fix)
+        fix = "Use train_launcher=pytorchjob, or install Kubeflow's Trainer 2.2 or newer."
+        yield Finding("TrainJob", missing, f"the cluster does not know it ({TRAINER})", "" if none else fix)
         return
     yield _trainer_version(cluster)
     yield _runtime(cluster)

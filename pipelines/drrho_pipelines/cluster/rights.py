@@ -58,21 +58,22 @@ class Asker:
         return bool(self.cluster.create(path, body)["status"].get("allowed"))
 
 
-def asker(cluster: Cluster, account: str) -> Asker:
-    """Of a pod the own rights; from outside those of the account that its runs have, where one may ask for them."""
-    if cluster.inside or not account:
-        return Asker(cluster, "")
-    chosen = Asker(cluster, account)
-    try:
-        chosen.may(RIGHTS[0], "get")
-    except Forbidden:
-        return Asker(cluster, "")
-    return chosen
+def rights(cluster: Cluster, account: str, there: set[str]) -> Iterator[Finding]:
+    """A finding per resource; those of kinds that the cluster does not have (not in `there`) are left out.
 
-
-def rights(asking: Asker, there: set[str]) -> Iterator[Finding]:
-    """A finding per resource; those of kinds that the cluster does not have (not in `there`) are left out."""
-    who = asking.account or ("this pod" if asking.cluster.inside else "you")
+    In a pod the rights are the pod's own, elsewhere those of `account`, or (empty, or it may not be asked for) one's own.
+    """
+    asking = Asker(cluster, "" if cluster.inside else account)
+    if asking.account:
+        try:
+            asking.may(RIGHTS[0], "get")
+        except Forbidden:
+            asking = Asker(cluster, "")
+            yield Finding("rights", None, f"you may not ask for the rights of '{account}': these are your own")
+    elif not cluster.inside:
+        detail = "no service account of Kubeflow's is in this namespace: these are your own"
+        yield Finding("rights", None, detail, "Name the account that the runs have with --service-account.")
+    who = asking.account or ("this pod" if cluster.inside else "you")
     for right in RIGHTS:
         if right.group and right.resource not in there:
             continue
