@@ -219,7 +219,7 @@ def less(cluster: Access, hidden: tuple[str, ...], tmp_path: Path) -> Iterator[P
         (("kubeflow.org",), {"PyTorchJob": "note", "TrainJob": "ok"}),
         (("trainer.kubeflow.org",), {"PyTorchJob": "ok", "TrainJob": "note"}),
         (("kubeflow.org", "trainer.kubeflow.org"), {"PyTorchJob": "WRONG", "TrainJob": "WRONG"}),
-        (("jobset.x-k8s.io",), {"JobSet": "WRONG"}),
+        (("jobset.x-k8s.io",), {"JobSet": "note"}),
         (("kueue.x-k8s.io",), {"Kueue": "note"}),
     ],
 )

@@ -36,32 +36,35 @@ def _jobs(cluster: Cluster, there: set[str]) -> Iterator[Finding]:
         fix = "Use train_launcher=pytorchjob, or install Kubeflow's Trainer 2.2 or newer."
         yield Finding("TrainJob", missing, f"the cluster does not know it ({TRAINER})", "" if none else fix)
         return
-    yield _trainer_version(cluster)
-    yield _runtime(cluster)
+    lacking = None if "pytorchjobs" in there else False
+    yield _trainer_version(cluster, lacking)
+    yield _runtime(cluster, lacking)
     if "jobsets" not in there:
-        yield Finding("JobSet", False, "TrainJobs are made of JobSets, and the cluster does not know them", "Install JobSet.")
+        yield Finding("JobSet", lacking, "TrainJobs are made of JobSets, and the cluster does not know them", "Install JobSet.")
     else:
         yield Finding("JobSet", True, "jobset.x-k8s.io/v1alpha2")
 
 
-def _trainer_version(cluster: Cluster) -> Finding:
+def _trainer_version(cluster: Cluster, lacking: bool | None) -> Finding:
     """The version is not written anywhere; the field `runtimePatches` came with 2.2 and is what the launcher fills."""
     try:
         schema = cluster.get(f"/openapi/v3/apis/{TRAINER}") or {}
     except Forbidden:
         return Finding("TrainJob", None, f"{TRAINER}, version not known: its schema may not be read")
     if "runtimePatches" not in str(schema):
-        return Finding("TrainJob", False, f"{TRAINER}, older than 2.2: it has no runtimePatches", "Install Trainer 2.2 or newer.")
+        return Finding(
+            "TrainJob", lacking, f"{TRAINER}, older than 2.2: it has no runtimePatches", "Install Trainer 2.2 or newer."
+        )
     return Finding("TrainJob", True, f"{TRAINER}, 2.2 or newer: train_launcher=trainjob works")
 
 
-def _runtime(cluster: Cluster) -> Finding:
+def _runtime(cluster: Cluster, lacking: bool | None) -> Finding:
     try:
         found = cluster.get(f"/apis/{TRAINER}/clustertrainingruntimes/{RUNTIME}")
     except Forbidden:
         return Finding("runtime", None, f"you may not see whether the ClusterTrainingRuntime '{RUNTIME}' is there")
     if found is None:
-        return Finding("runtime", False, f"there is no ClusterTrainingRuntime '{RUNTIME}'", "Install the Trainer's runtimes.")
+        return Finding("runtime", lacking, f"there is no ClusterTrainingRuntime '{RUNTIME}'", "Install the Trainer's runtimes.")
     return Finding("runtime", True, f"ClusterTrainingRuntime '{RUNTIME}'")
 
 
