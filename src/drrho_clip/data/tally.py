@@ -9,7 +9,7 @@ from collections import Counter
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.manifest import Failure
 from drrho_clip.data.prepare import Prepared, printable
-from drrho_clip.data.sources.base import Rejected, reason_class
+from drrho_clip.data.sources.base import CLASSES, Rejected, reason_class
 from drrho_clip.errors import DataError
 
 EXAMPLES = 20  # rows named per reason
@@ -37,8 +37,8 @@ class Tally:
 
     @property
     def skipped(self) -> Counter[str]:
-        """Rows without a sample, by the record keys of their metric."""
-        counts: Counter[str] = Counter()
+        """Rows without a sample, by the record keys of their metric: all of them, most often 0."""
+        counts = Counter({f"stage_samples_skipped.{name}": 0 for name in CLASSES})
         for reason, count in self._counts.items():
             counts[f"stage_samples_skipped.{reason_class(reason)}"] += count
         return counts
