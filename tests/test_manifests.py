@@ -13,7 +13,8 @@ import yaml
 
 from drrho_clip.observe.push import GATEWAY
 from drrho_components import IMAGE
-from drrho_pipelines.cluster.checks import ACCOUNTS, DEFAULTS
+from drrho_pipelines.cluster.checks import ACCOUNTS
+from drrho_pipelines.cluster.connection import DEFAULTS
 from drrho_pipelines.cluster.rights import RIGHTS
 from drrho_pipelines.parameters import KEYS, SHARED
 

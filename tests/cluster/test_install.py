@@ -74,6 +74,8 @@ def _split(line: str) -> tuple[str, str, str]:
 @pytest.mark.parametrize("overlay", ["standalone", "profile"])
 def test_an_overlay_applies(cluster: Access, overlay: str):
     folder = K8S / "overlays" / overlay
+    documented = (K8S.parent / "docs/cluster.md").read_text(encoding="utf-8")
+    assert f"    kubectl apply --server-side -k k8s/overlays/{overlay}\n" in documented
     namespace = yaml.safe_load((folder / "kustomization.yaml").read_text())["namespace"]
     cluster.run_kubectl("create", "namespace", namespace)
     without = f"{folder}-without-monitoring"
@@ -295,3 +297,21 @@ def test_the_accounts_are_those_of_the_overlays():
         for name in ("standalone", "profile")
     ]
     assert [patch[0]["value"] for patch in found] == list(ACCOUNTS)
+
+
+def test_the_pipelines_are_compiled_with_the_namespaces_defaults(
+    cluster: Access, installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    values = {"image": "registry.example/drrho-clip:7", "store": "s3://ours/clip"}
+    cluster.kubectl(
+        "-n", installed, "patch", "configmap", "drrho-clip", "--type=merge", "--patch=" + json.dumps({"data": values})
+    )
+    assert run_app(make_full_app(), ["pipeline", "compile", "--out", str(tmp_path / "dist"), "--namespace", installed]) == 0
+    compiled = yaml.safe_load((tmp_path / "dist/steering.yaml").read_text())
+    assert compiled["root"]["inputDefinitions"]["parameters"]["store"]["defaultValue"] == values["store"]
+    images = {item["container"]["image"] for item in compiled["deploymentSpec"]["executors"].values()}
+    assert images == {values["image"]}
+    assert run_app(make_full_app(), ["pipeline", "compile", "--out", str(tmp_path / "none"), "--namespace", "default"]) == 2
+    assert "There is no ConfigMap 'drrho-clip' in the namespace 'default'" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

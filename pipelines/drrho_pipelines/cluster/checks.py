@@ -13,14 +13,12 @@ from urllib.parse import urlsplit
 
 from drrho_clip.doctor import Finding, check_store
 from drrho_clip.errors import DrrhoError
-from drrho_pipelines.cluster.connection import Cluster, Forbidden, connect
+from drrho_pipelines.cluster.connection import DEFAULTS, Cluster, Forbidden, config_map, connect
 from drrho_pipelines.cluster.kinds import kinds
 from drrho_pipelines.cluster.resources import gpus, queue, server
 from drrho_pipelines.cluster.rights import FIX, rights
 from drrho_pipelines.parameters import KEYS, SHARED
 
-DEFAULTS = "drrho-clip"
-"""Name of the ConfigMap."""
 ACCOUNTS = ("pipeline-runner", "default-editor")
 """What runs have as service account: of Kubeflow Pipelines alone, and in a profile."""
 
@@ -115,16 +113,11 @@ def _secret(cluster: Cluster, name: str) -> Iterator[Finding]:
 
 
 def _defaults(cluster: Cluster) -> Iterator[Finding]:
-    values = _config_map(cluster)
+    values = config_map(cluster)
     if values is None:
         yield Finding("defaults", None, f"there is no ConfigMap '{DEFAULTS}'", FIX)
     else:
         yield Finding("defaults", True, ", ".join(f"{key} {value}" for key, value in sorted(values.items())) or "none set")
-
-
-def _config_map(cluster: Cluster) -> dict[str, str] | None:
-    found = cluster.get(f"/api/v1/namespaces/{cluster.namespace}/configmaps/{DEFAULTS}")
-    return None if found is None else found.get("data") or {}
 
 
 def _store(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
@@ -132,7 +125,7 @@ def _store(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
     values: dict[str, str] = {}
     keys: dict[str, str] = {}
     with suppress(Forbidden):
-        values = _config_map(cluster) or {}
+        values = config_map(cluster) or {}
     with suppress(Forbidden):
         secret = cluster.get(f"/api/v1/namespaces/{cluster.namespace}/secrets/{wanted.secret}") if wanted.secret else None
         keys = (secret or {}).get("data") or {}

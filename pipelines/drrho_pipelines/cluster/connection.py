@@ -94,6 +94,25 @@ def connect(context: str = "", namespace: str = "") -> Cluster:
     return Cluster(client.ApiClient(settings), settings.host, namespace or own, inside=file is None)
 
 
+DEFAULTS = "drrho-clip"
+"""Name of the ConfigMap."""
+
+
+def config_map(cluster: Cluster) -> dict[str, str] | None:
+    """What the namespace's ConfigMap of defaults holds; None where there is none."""
+    found = cluster.get(f"/api/v1/namespaces/{cluster.namespace}/configmaps/{DEFAULTS}")
+    return None if found is None else found.get("data") or {}
+
+
+def defaults_of(namespace: str) -> dict[str, str]:
+    """The same of a namespace of the kubeconfig's cluster; ConfigError where it has none."""
+    found = config_map(connect(namespace=namespace))
+    if found is None:
+        fix = "Run `kubectl apply -k` on an overlay of k8s/overlays, or give --image."
+        raise ConfigError(f"There is no ConfigMap '{DEFAULTS}' in the namespace '{namespace}'", fix=fix)
+    return found
+
+
 def _kubeconfig() -> str | None:
     named = os.environ.get("KUBECONFIG", "")
     if named:
