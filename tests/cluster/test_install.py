@@ -130,6 +130,11 @@ def test_nothing_is_there(cluster: Access, namespace: str, doctor: Callable[...,
     said = doctor(namespace, "--secret", "half")[1]
     assert said["secret"][0].startswith("WRONG: 'half' has no secretkey")
     assert "sesame" not in str(said)
+    endpoint = {"data": {"store_endpoint": "http://user:sesame@s3.example:9000"}, "metadata": {"name": "drrho-clip"}}
+    cluster.apply(namespace, {"apiVersion": "v1", "kind": "ConfigMap", **endpoint})
+    said = doctor(namespace)[1]
+    assert said["defaults"][0].startswith("WRONG: store_endpoint of the ConfigMap 'drrho-clip' holds a user name or password")
+    assert "sesame" not in str(said)
     assert doctor("no-such-namespace")[1]["namespace"][0].startswith("WRONG")
 
 

@@ -116,12 +116,15 @@ def _defaults(cluster: Cluster) -> Iterator[Finding]:
     values = config_map(cluster)
     if values is None:
         yield Finding("defaults", None, f"there is no ConfigMap '{DEFAULTS}'", FIX)
+    elif "@" in urlsplit(values.get("store_endpoint", "")).netloc:
+        fix = "Put the keys into a secret: everybody in the namespace can read a ConfigMap."
+        yield Finding("defaults", False, f"store_endpoint of the ConfigMap '{DEFAULTS}' holds a user name or password", fix)
     else:
         yield Finding("defaults", True, ", ".join(f"{key} {value}" for key, value in sorted(values.items())) or "none set")
 
 
 def _store(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
-    """As a step would use it: endpoint of the ConfigMap and keys of the secret, where this environment has none."""
+    """As a step would use it: with the keys of the secret, at the ConfigMap's endpoint where this environment names none."""
     values: dict[str, str] = {}
     keys: dict[str, str] = {}
     with suppress(Forbidden):
@@ -131,7 +134,7 @@ def _store(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
         keys = (secret or {}).get("data") or {}
     uri = wanted.store or values.get("store") or SHARED["store"]
     settings = {variable: base64.b64decode(keys[key]).decode() for key, variable in KEYS.items() if keys.get(key)}
-    if values.get("store_endpoint"):
+    if values.get("store_endpoint") and not os.environ.keys() & {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"}:
         settings["AWS_ENDPOINT_URL"] = values["store_endpoint"]
     with _environment(settings):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
@@ -145,14 +148,16 @@ def _store(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
 
 @contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Those `settings` that the environment does not have are in it for a while."""
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
+    """The environment has these `settings` for a while."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        for name in added:
-            del os.environ[name]
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _resolves(host: str) -> bool:
