@@ -313,7 +313,7 @@ def test_the_pipelines_are_compiled_with_the_namespaces_defaults(
         "-n", installed, "patch", "configmap", "drrho-clip", "--type=merge", "--patch=" + json.dumps({"data": values})
     )
     assert run_app(make_full_app(), ["pipeline", "compile", "--out", str(tmp_path / "dist"), "--namespace", installed]) == 0
-    compiled = yaml.safe_load((tmp_path / "dist/steering.yaml").read_text())
+    compiled = next(yaml.safe_load_all((tmp_path / "dist/steering.yaml").read_text()))
     assert compiled["root"]["inputDefinitions"]["parameters"]["store"]["defaultValue"] == values["store"]
     images = {item["container"]["image"] for item in compiled["deploymentSpec"]["executors"].values()}
     assert images == {values["image"]}

@@ -116,7 +116,7 @@ def _defaults(cluster: Cluster) -> Iterator[Finding]:
     values = config_map(cluster)
     if values is None:
         yield Finding("defaults", None, f"there is no ConfigMap '{DEFAULTS}'", FIX)
-    elif "@" in urlsplit(values.get("store_endpoint", "")).netloc:
+    elif not _public(values.get("store_endpoint", "")):
         fix = "Put the keys into a secret: everybody in the namespace can read a ConfigMap."
         yield Finding("defaults", False, f"store_endpoint of the ConfigMap '{DEFAULTS}' holds a user name or password", fix)
     else:
@@ -139,7 +139,7 @@ def _store(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
     with _environment(settings):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
         host = urlsplit(endpoint).hostname or ""
-        if uri.startswith("s3://") and not cluster.inside and host and not _resolves(host):
+        if uri.startswith("s3://") and not cluster.inside and host and _public(endpoint) and not _resolves(host):
             fix = "Run this in a pod, or forward its port here and set AWS_ENDPOINT_URL to that."
             yield Finding("store", None, f"{endpoint} is a name that only the cluster knows, so {uri} was not tried", fix)
             return
@@ -158,6 +158,11 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+def _public(endpoint: str) -> bool:
+    """Whether it may be shown: it holds no user name and no password."""
+    return "@" not in urlsplit(endpoint).netloc
 
 
 def _resolves(host: str) -> bool:
