@@ -53,6 +53,12 @@ def test_commands_in_the_documents_exist():
     assert named <= known
 
 
+def test_folders_that_kubectl_applies_exist():
+    named = {name for page in PAGES for name in re.findall(r"-k (k8s/[\w/-]+\w)(?![\w/.])", page.read_text(encoding="utf-8"))}
+    assert {"k8s/overlays/standalone", "k8s/overlays/profile", "k8s/monitoring"} <= named
+    assert [name for name in named if not (ROOT / name / "kustomization.yaml").is_file()] == []
+
+
 def commands(group: typer.core.TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for name, command in group.commands.items():
         yield (*path, name)

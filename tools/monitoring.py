@@ -48,7 +48,7 @@ ALERTS = (
         "Look at the log of its pods: a rank may be gone, or the store may not answer.",
     ),
     Alert(
-        "DrrhoLossNotFinite", "nonfinite_steps_total > 0", "0m", "critical",
+        "DrrhoLossNotFinite", "max_over_time(nonfinite_steps_total[15m]) > 0", "0m", "critical",
         "The loss of run {{ $labels.run }} is not finite",
         "The run has stopped. Lower the learning rate, or raise the warm-up or the temperature, under a new name.",
     ),
@@ -88,16 +88,18 @@ OF_ONE_RUN = (
     Panel("Loss", "none", {"loss": "loss", "{{part}}": "loss_part"}),
     Panel("Variance of the pairwise losses", "none", {"{{side}}, {{of}}": "pairwise_loss_variance"}),
     Panel("Throughput", "samples/s", {"samples/s": "samples_per_second", "mean of 5 minutes": "rate(samples_total[5m])"}),
-    Panel("Time of a step", "s", {"step": "step_seconds", "of it, waiting for data": "data_wait_seconds"}),
+    Panel("Time of a step", "s", {"step": "step_seconds", "of it, the slowest rank's wait for data": "data_wait_seconds"}),
+    Panel("Wait for data, by rank", "s", {"{{rank}}": "rank_data_wait_seconds"}),
     Panel("Temperature and gamma", "none", {"temperature": "temperature", "gamma": "gamma"}),
     Panel("Effective number of negatives", "none", {"{{side}}": "weight_effective_size"}),
     Panel("Learning rate", "none", {"learning rate": "learning_rate"}),
     Panel("Norm of the gradient", "none", {"norm": "grad_norm", "steps that are not finite": "nonfinite_steps_total"}),
     Panel("Samples that could not be used", "none", {"{{reason}}": "samples_skipped_total"}),
-    Panel("Progress", "none", {"step": "step", "last checkpoint": "checkpoint_step", "epoch": "epoch"}),
+    Panel("Progress", "none", {"step": "step", "of": "steps", "last checkpoint": "checkpoint_step", "epoch": "epoch"}),
     Panel("Time of a checkpoint", "s", {"checkpoint": "checkpoint_seconds"}),
-    Panel("Memory of the accelerator", "bytes", {"peak": "device_memory_bytes"}),
-    Panel("Zero-shot accuracy", "percentunit", {"top-1": "zero_shot_accuracy"}),
+    Panel(
+        "Memory of the accelerator", "bytes", {"peak": "device_memory_bytes", "peak of rank {{rank}}": "rank_device_memory_bytes"}
+    ),
 )
 OF_ALL_RUNS = (
     Panel("Throughput", "samples/s", {"{{run}}": "samples_per_second"}),
@@ -110,6 +112,12 @@ OF_ALL_RUNS = (
     ),
     Panel("Samples seen", "none", {"{{run}}": "samples_total"}),
     Panel("Share of the time that waits for data", "percentunit", {"{{run}}": "data_wait_seconds / step_seconds"}),
+    Panel("Duration of the last short step", "s", {"{{stage}}": "stage_seconds", "{{stage}} failed": "stage_failed"}),
+    Panel(
+        "Samples of the last short step", "none",
+        {"{{stage}}": "stage_samples", "{{stage}} could not use: {{reason}}": "stage_samples_skipped"},
+    ),
+    Panel("Zero-shot accuracy of the last evaluation", "percentunit", {"top-1": "zero_shot_accuracy"}),
 )  # fmt: skip
 
 
@@ -213,11 +221,11 @@ def files() -> dict[str, str]:
         "dashboards/runs.json": dashboard("drrho-clip: all runs", OF_ALL_RUNS, one_run=False),
     }
     kustomization = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
+        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+        "kind": "Component",  # so that an overlay may leave it out
         "resources": ["pod-monitor.yaml", "rules.yaml"],
         "configMapGenerator": [{"name": "drrho-clip-dashboards", "files": list(boards)}],
-        "generatorOptions": {"labels": {**APP, "grafana_dashboard": "1"}},
+        "generatorOptions": {"disableNameSuffixHash": True, "labels": {**APP, "grafana_dashboard": "1"}},
     }
     objects = {"pod-monitor.yaml": pod_monitor(), "rules.yaml": rule, "kustomization.yaml": kustomization}
     made = "# Made by `make docs` from tools/monitoring.py.\n"

@@ -13,6 +13,7 @@ from drrho_clip.cli import add_command, make_app, run_app
 from drrho_clip.cli.options import ConfigOption, SetOption, StoreOption, resolve
 from drrho_clip.cli.show import show
 from drrho_clip.errors import ConfigError
+from drrho_pipelines.cluster.command import doctor
 
 DebugLog = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything that the steps and their runner print.")]
 
@@ -23,8 +24,9 @@ def main() -> None:
 
 
 def make_full_app() -> typer.Typer:
-    """The library's app, with `pipeline` and `demo` added."""
+    """The library's app, with `pipeline` and `demo` added, and a `doctor` that knows clusters."""
     app = make_app()
+    add_command(app, doctor)
     group = typer.Typer(
         name="pipeline",
         help="Compile the pipelines for Kubeflow, or run one on this machine.",
@@ -81,6 +83,9 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 def compile_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the YAML files.")] = Path("dist"),
     image: Annotated[str | None, typer.Option(help="Image of every step, pinned by version or digest.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Take image and store from this namespace's ConfigMap drrho-clip.")
+    ] = None,
 ) -> None:
     """Write one YAML per pipeline, ready for upload in the Kubeflow UI.
 
@@ -88,12 +93,19 @@ def compile_command(
     Examples:
       drrho pipeline compile --out dist/
       drrho pipeline compile --image registry.example/drrho-clip@sha256:...
+      drrho pipeline compile --namespace kubeflow
     """
     from drrho_components import IMAGE
     from drrho_pipelines.compile import compile_pipelines
 
-    files = compile_pipelines(out, image or IMAGE)
-    show("compiled", {file.stem: str(file) for file in files} | {"image": image or IMAGE})
+    defaults: dict[str, str] = {}
+    if namespace:
+        from drrho_pipelines.cluster.connection import defaults_of
+
+        defaults = defaults_of(namespace)
+    chosen = image or defaults.get("image", IMAGE)
+    files = compile_pipelines(out, chosen, store=defaults.get("store", ""))
+    show("compiled", {file.stem: str(file) for file in files} | {"image": chosen})
 
 
 def list_command() -> None:

@@ -30,25 +30,29 @@ def find_pipeline(name: str) -> Any:
     return known[name]
 
 
-def compile_pipelines(out: Path, image: str = IMAGE, names: tuple[str, ...] = ()) -> list[Path]:
+def compile_pipelines(out: Path, image: str = IMAGE, names: tuple[str, ...] = (), store: str = "") -> list[Path]:
     """Write one YAML per pipeline (all, or those in `names`) into `out`, each step in `image`; return the files.
 
-    The same pipelines and image always give the same bytes. Raises ConfigError for an unusable image or folder.
+    `store` is what the form shows as the store, where it is another than Kubeflow's own. The same arguments always give the same
+    bytes. Raises ConfigError for an unusable image or folder.
     """
     if not IMAGE_PATTERN.fullmatch(image):
         raise ConfigError(f"'{image}' is no image", fix="Write it as registry/name:tag or registry/name@sha256:digest.")
     chosen = {name: find_pipeline(name) for name in names} or pipelines()
     make_folder(out)
-    return [_compile(pipeline, out / f"{name}.yaml", image) for name, pipeline in chosen.items()]
+    return [_compile(pipeline, out / f"{name}.yaml", image, store) for name, pipeline in chosen.items()]
 
 
-def _compile(pipeline: Any, file: Path, image: str) -> Path:
+def _compile(pipeline: Any, file: Path, image: str, store: str) -> Path:
     from kfp import compiler
+
+    from drrho_pipelines.parameters import SHARED
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         compiler.Compiler().compile(pipeline, str(file))
     text = file.read_text(encoding="utf-8")
     # the image is a constant of the components, so that they can be used alone; here it is given once for all of them
-    file.write_text(text.replace(f"image: {IMAGE}\n", f"image: {image}\n"), encoding="utf-8")
+    text = text.replace(f"image: {IMAGE}\n", f"image: {image}\n")
+    file.write_text(text.replace(SHARED["store"], store or SHARED["store"]), encoding="utf-8")
     return file

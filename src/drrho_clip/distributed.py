@@ -94,6 +94,12 @@ def leads_node() -> bool:
     return int(os.environ.get("LOCAL_RANK", rank())) == 0
 
 
+def node_ranks() -> range:
+    """Ranks of the processes of this node, as the launcher says; without one the group is one node."""
+    first = rank() - int(os.environ.get("LOCAL_RANK", rank()))
+    return range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", world_size())))
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     if world_size() > 1:

@@ -44,7 +44,7 @@ def examine(store_uri: str | None) -> list[Finding]:
         "torch": _torch,
         "accelerator": _accelerator,
         "open_clip": _open_clip,
-        "store": partial(_store, store_uri),
+        "store": partial(check_store, store_uri),
         "temporary disk": partial(_disk, "temporary disk", Path(tempfile.gettempdir())),
         "shared memory": _shared_memory,
         "weed": _weed,
@@ -141,7 +141,8 @@ def _open_clip() -> Finding:
     return Finding("open_clip", True, importlib.metadata.version("open_clip_torch"))
 
 
-def _store(uri: str | None) -> Finding:
+def check_store(uri: str | None) -> Finding:
+    """Whether the store can be used from here: a probe is written, read, listed and deleted. Raises StorageError."""
     if not uri:
         return Finding("store", None, "not given, so not tried", "Name a folder or s3://bucket/prefix.")
     begun = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 import socket
@@ -13,14 +14,23 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
-from drrho_clip.observe.metrics import METRICS, PREFIX
+from drrho_clip.cli import make_app, run_app
+from drrho_clip.data.config import IngestConfig
+from drrho_clip.data.ingest import ingest
+from drrho_clip.errors import DrrhoError
+from drrho_clip.evaluation import EvaluateConfig, evaluate
+from drrho_clip.observe import configure_logs
+from drrho_clip.observe.metrics import METRICS, PREFIX, SKIPPED, STAGES
+from drrho_clip.observe.push import GATEWAY
+from drrho_clip.reference import ReferenceConfig, compute_reference
 from drrho_clip.storage import Store
 from drrho_clip.training import TrainConfig, train
 
@@ -29,17 +39,41 @@ MONITORING = ROOT / "k8s/monitoring"
 RUN = {"run": "pets", "instance": "a:1", "job": "drrho"}
 
 
-@pytest.fixture(scope="module")
-def tools() -> dict[str, str]:
-    """prometheus and promtool, from the PATH or fetched once into the user's cache."""
-    found = {name: shutil.which(name) for name in ("prometheus", "promtool")}
+def debian(package: str, *programs: str) -> dict[str, str]:
+    """Programs from the PATH, or of Debian's package, fetched once into the user's cache."""
+    found = {name: shutil.which(name) for name in programs}
     if all(found.values()):
         return {name: str(path) for name, path in found.items()}
     if not shutil.which("apt-get"):
-        pytest.skip("Prometheus is not on the PATH, and this machine has no apt-get to fetch Debian's")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drrho-clip/prometheus"
-    subprocess.run([ROOT / "tools/debian.sh", "prometheus", cache], check=True, stdin=subprocess.DEVNULL, timeout=240)
+        pytest.skip(f"{package} is not on the PATH, and this machine has no apt-get to fetch Debian's")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drrho-clip" / package
+    subprocess.run([ROOT / "tools/debian.sh", package, cache], check=True, stdin=subprocess.DEVNULL, timeout=240)
     return {name: str(cache / "usr/bin" / name) for name in found}
+
+
+@pytest.fixture(scope="module")
+def tools() -> dict[str, str]:
+    """prometheus and promtool."""
+    return debian("prometheus", "prometheus", "promtool")
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Port of a running Pushgateway that the environment names."""
+    program, port = debian("prometheus-pushgateway", "prometheus-pushgateway")["prometheus-pushgateway"], free_port()
+    monkeypatch.setenv(GATEWAY, f"127.0.0.1:{port}")
+    server = subprocess.Popen([program, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL)
+    wait(lambda: b"pushgateway" in page(port))
+    yield port
+    server.terminate()
+    server.wait()
+
+
+def page(port: int) -> bytes:
+    """What /metrics shows."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        content: bytes = answer.read()
+    return content
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +113,8 @@ def test_the_rules_are_valid(tools: dict[str, str], rules: Path):
 CASES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
     # alert: series that make it fire, series that do not (a value every minute), when it is looked at
     "DrrhoTrainingStalled": ({"samples_total": "0+1000x5 5000x40"}, {"samples_total": "0+1000x45"}, "40m"),
-    "DrrhoLossNotFinite": ({"nonfinite_steps_total": "0 0 1x10"}, {"nonfinite_steps_total": "0x12"}, "10m"),
+    # read once before its process ends: the alert outlasts it
+    "DrrhoLossNotFinite": ({"nonfinite_steps_total": "0 0 1 stale"}, {"nonfinite_steps_total": "0x12"}, "10m"),
     "DrrhoThroughputFell": ({"samples_per_second": "1000x60 400x40"}, {"samples_per_second": "1000x60 700x40"}, "90m"),
     "DrrhoDataStarved": (
         {"data_wait_seconds": "0.4x30", "step_seconds": "1x30"},
@@ -135,6 +170,71 @@ def test_an_alert_fires_when_it_should_and_only_then(name: str, tools: dict[str,
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+PICTURES = {"too_small": 3, "empty": 2}
+
+
+def test_short_steps_push_what_they_did(gateway: int, folder_store: Store, tmp_path: Path):
+    pictures(tmp_path / "data")
+    ingest(IngestConfig(dataset="pets", source="folder", path=str(tmp_path / "data"), max_bad_fraction=0.9), folder_store)
+    assert pushed(gateway, "ingest") == {
+        "stage_failed": 0, "stage_samples": 8, 'stage_samples_skipped{reason="size"}': 3,
+        'stage_samples_skipped{reason="caption"}': 2,
+    }  # fmt: skip
+    with pytest.raises(DrrhoError):
+        ingest(IngestConfig(dataset="others", source="folder", path=str(tmp_path / "data")), folder_store)
+    failed = pushed(gateway, "ingest")
+    assert (failed["stage_failed"], failed["stage_samples"]) == (1, 8)
+
+
+def pictures(folder: Path) -> None:
+    folder.mkdir()
+    for number in range(13):
+        side = 4 if number < PICTURES["too_small"] else 32
+        Image.new("RGB", (side, side), (number * 9, 80, 90)).save(folder / f"{number:02}.png")
+        (folder / f"{number:02}.txt").write_text(" " if number >= 13 - PICTURES["empty"] else f"a picture, the {number}th")
+
+
+def pushed(gateway: int, stage: str) -> dict[str, float]:
+    """The series of a stage that are not zero, less the time that it took and the gateway's own."""
+    found = {}
+    for line in page(gateway).decode().splitlines():
+        if line.startswith(PREFIX) and f'stage="{stage}"' in line:
+            name, _, value = line.rpartition(" ")
+            labels = re.search(r'reason="[a-z]+"', name)
+            found[name.partition("{")[0].removeprefix(PREFIX) + (f"{{{labels[0]}}}" if labels else "")] = float(value)
+    assert found.pop("stage_seconds") > 0
+    return {name: value for name, value in found.items() if value or "skipped" not in name}
+
+
+def test_however_many_runs_there_are_the_series_stay_as_many(gateway: int, scenes_store: Store):
+    """Names of runs, datasets, files and errors are in no label."""
+    for number in range(12):
+        with suppress(DrrhoError):
+            ingest(IngestConfig(dataset=f"set{number}", source="folder", path=f"/nowhere/{number}"), scenes_store)
+        with suppress(DrrhoError):
+            evaluate(EvaluateConfig(run=f"nobody-{number}", dataset="scenes"), scenes_store)
+    evaluate(EvaluateConfig(run="ref", dataset="scenes", split="heldout"), scenes_store)
+    lines = [line for line in page(gateway).decode().splitlines() if line.startswith(PREFIX)]
+    stages = sum(metric.of == "stage" for metric in METRICS) - 1 + len(SKIPPED)
+    assert 0 < len(lines) <= len(STAGES) * stages
+    assert not re.search(r"nobody|set\d|nowhere", "".join(lines))
+    assert f'{PREFIX}zero_shot_accuracy{{instance="",job="drrho",stage="evaluate"}}' in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "http://no.such.host.invalid:9091", "host:notaport", "http://u:sesame@127.0.0.1:1"]
+)
+def test_a_gateway_that_is_away_is_only_logged(
+    address: str, scenes_store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv(GATEWAY, address)
+    configure_logs(json=True)
+    assert evaluate(EvaluateConfig(run="ref", dataset="scenes", split="heldout"), scenes_store).samples > 0
+    said = capsys.readouterr().err
+    assert "metrics_not_pushed" in said
+    assert "sesame" not in said
+
+
 def labelled(series: str) -> str:
     name, _, own = series.partition("{")
     labels = ",".join([*([own.rstrip("}")] if own else []), *(f'{key}="{value}"' for key, value in RUN.items())])
@@ -142,17 +242,27 @@ def labelled(series: str) -> str:
 
 
 def test_every_expression_answers_while_a_run_is_scraped(
-    tools: dict[str, str], monitoring: dict[str, Any], scenes_store: Store, tmp_path: Path
-):
+    tools: dict[str, str], monitoring: dict[str, Any], scenes_store: Store, gateway: int, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    evaluate(EvaluateConfig(run="ref", dataset="scenes", split="heldout"), scenes_store)
+    compute_reference(ReferenceConfig(dataset="scenes", model="run:ref", name="ref", pool=64), scenes_store)
+    ingest(IngestConfig(dataset="more", source="scenes", samples=40, image_size=32, workers=1), scenes_store)
+    watched: list[dict[str, Any]] = []
     answers: dict[str, int] = {}
     metrics_port = free_port()
 
     def scraped(arguments: list[str]) -> None:
         process = subprocess.Popen([sys.executable, "-m", "drrho_clip.training", *arguments], stderr=subprocess.DEVNULL)
-        with prometheus(tools["prometheus"], metrics_port, tmp_path) as ask:
+        with prometheus(tools["prometheus"], metrics_port, gateway, tmp_path) as (url, ask):
             wait(lambda: len(ask(f"count_over_time({PREFIX}step[1m]) > 3 and {PREFIX}step > 0")) > 0)
             for expression in expressions(monitoring):
                 answers[expression] = len(ask(expression))
+            assert run_app(make_app(), ["watch", "pets", "--prometheus", url, "--once"]) == 0
+            watched.append(json.loads(capsys.readouterr().out))
+            assert run_app(make_app(), ["watch", "pest", "--prometheus", url]) == 2
+            assert "Prometheus knows no run 'pest'" in (said := capsys.readouterr().err)
+            assert "Did you mean pets?" in said
             process.terminate()
         process.wait()
 
@@ -167,6 +277,8 @@ def test_every_expression_answers_while_a_run_is_scraped(
     assert len(answers) > 25
     assert [expression for expression, count in answers.items() if count == 0] == []
     assert answers["drrho_pairwise_loss_variance"] == 4
+    assert (watched[0]["state"], watched[0]["steps"]) == ("running", 20_000)
+    assert watched[0].keys() >= {"step", "loss", "variance_of_loss", "variance_of_rho", "samples_per_second", "seconds_left"}
 
 
 def expressions(monitoring: dict[str, Any]) -> list[str]:
@@ -184,8 +296,8 @@ def expressions(monitoring: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def prometheus(program: str, target: int, folder: Path) -> Iterator[Callable[[str], list[Any]]]:
-    """A server that scrapes the run every second, as the PodMonitor would; yields a function that asks it."""
+def prometheus(program: str, target: int, gateway: int, folder: Path) -> Iterator[tuple[str, Callable[[str], list[Any]]]]:
+    """A server that scrapes the run every second, as the PodMonitor would, and a Pushgateway: its URL, and what asks it."""
     config = {
         "scrape_configs": [
             {
@@ -193,7 +305,13 @@ def prometheus(program: str, target: int, folder: Path) -> Iterator[Callable[[st
                 "scrape_interval": "1s",
                 "scrape_timeout": "1s",
                 "static_configs": [{"targets": [f"127.0.0.1:{target}"], "labels": {"run": "pets"}}],
-            }
+            },
+            {
+                "job_name": "pushgateway",
+                "honor_labels": True,
+                "scrape_interval": "1s",
+                "static_configs": [{"targets": [f"127.0.0.1:{gateway}"]}],
+            },
         ]
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
@@ -209,7 +327,7 @@ def prometheus(program: str, target: int, folder: Path) -> Iterator[Callable[[st
         return result
 
     try:
-        yield ask
+        yield f"http://127.0.0.1:{port}", ask
     finally:
         server.terminate()
         server.wait()

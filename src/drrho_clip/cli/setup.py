@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from drrho_clip.cli.options import ConfigOption, StoreOption
 from drrho_clip.cli.show import show
 from drrho_clip.errors import ConfigError
+
+if TYPE_CHECKING:
+    from drrho_clip.doctor import Finding
 
 
 def init(
@@ -62,10 +65,15 @@ def doctor(config: ConfigOption = None, store: StoreOption = None) -> None:
       drrho doctor --config my.yaml
     """
     from drrho_clip.config import load_config
-    from drrho_clip.doctor import examine, render
+    from drrho_clip.doctor import examine
 
-    uri = store or (load_config(config).store if config else None)
-    findings = examine(uri)
+    say(examine(store or (load_config(config).store if config else None)))
+
+
+def say(findings: list[Finding]) -> None:
+    """Print what was found; exit code 2 where something of it will not work."""
+    from drrho_clip.doctor import render
+
     typer.echo(render(findings))
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(2)

@@ -17,7 +17,7 @@ from drrho_clip.data.sources import RawSample, Rejected, Source, open_source
 from drrho_clip.data.tally import Tally
 from drrho_clip.data.writer import ShardWriter, read_keys
 from drrho_clip.errors import ConfigError, DataError
-from drrho_clip.observe import get_logger, progress
+from drrho_clip.observe import get_logger, progress, pushed
 from drrho_clip.storage import layout
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ def ingest(config: IngestConfig, store: Store) -> Manifest:
     other, DataError for settings that differ from those that made the dataset, for two samples with one key, when nothing is
     usable and when more rows than `max_bad_fraction` are bad; nothing is published then.
     """
+    with pushed("ingest") as record:
+        return _bring_in(config, store, record)
+
+
+def _bring_in(config: IngestConfig, store: Store, record: dict[str, float]) -> Manifest:
     _check(config)
     existing = newest_manifest(store, config.dataset)
     if existing is not None:
@@ -51,8 +56,12 @@ def ingest(config: IngestConfig, store: Store) -> Manifest:
     tally = Tally(config, len(known))
     rows = _rows(source, config, known, tally)
     shown = progress(rows, what=f"ingest {config.dataset}", total=_total(source, config), unit="img", done=len(known))
-    with closing(prepare_all(shown, config)) as results:
-        _write_all(results, writer, tally, config)
+    try:
+        with closing(prepare_all(shown, config)) as results:
+            _write_all(results, writer, tally, config)
+    finally:
+        record["stage_samples"] = tally.good - len(known)
+        record |= tally.skipped
     if existing is not None and len(writer.shards) == len(existing.shards):
         get_logger().info("ingest_found", dataset=existing.name, version=existing.version, samples=existing.total)
         return existing

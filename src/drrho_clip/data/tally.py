@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.manifest import Failure
 from drrho_clip.data.prepare import Prepared, printable
-from drrho_clip.data.sources.base import Rejected
+from drrho_clip.data.sources.base import CLASSES, Rejected, reason_class
 from drrho_clip.errors import DataError
 
 EXAMPLES = 20  # rows named per reason
@@ -33,6 +34,14 @@ class Tally:
         """Rows without a sample, by reason, the most frequent first."""
         reasons = sorted(self._counts, key=lambda reason: (-self._counts[reason], reason))
         return {reason: Failure(count=self._counts[reason], examples=tuple(self._examples[reason])) for reason in reasons}
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Rows without a sample, by the record keys of their metric: all of them, most often 0."""
+        counts = Counter({f"stage_samples_skipped.{name}": 0 for name in CLASSES})
+        for reason, count in self._counts.items():
+            counts[f"stage_samples_skipped.{reason_class(reason)}"] += count
+        return counts
 
     def add(self, result: Prepared | Rejected) -> None:
         """Count one result; raise DataError as soon as it is clear that too many are bad."""

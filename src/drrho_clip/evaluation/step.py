@@ -12,7 +12,7 @@ from drrho_clip.evaluation.classes import classes_id
 from drrho_clip.evaluation.config import EvaluateConfig, safe_name
 from drrho_clip.evaluation.results import Evaluation
 from drrho_clip.models import exported_sha256
-from drrho_clip.observe import get_logger
+from drrho_clip.observe import get_logger, pushed
 from drrho_clip.storage import layout
 
 if TYPE_CHECKING:
@@ -43,6 +43,15 @@ def evaluate(config: EvaluateConfig, store: Store) -> Evaluation:
     one of them is not, for instance because the dataset has grown. Raises DataError and ModelError for a dataset, split or
     model that is not there, and ModelError where the model behind a reference is no longer the one its features come from.
     """
+    with pushed("evaluate") as record:
+        result = _find_or_compute(config, store)
+        record["stage_samples"] = result.samples
+        if result.zero_shot is not None:
+            record["zero_shot_accuracy"] = result.zero_shot.top[1].value
+        return result
+
+
+def _find_or_compute(config: EvaluateConfig, store: Store) -> Evaluation:
     manifest = load_manifest(store, config.dataset)
     queries = manifest.split(config.split)
     shards = queries if config.candidates == "split" else manifest.shards

@@ -1,17 +1,20 @@
-"""Every metric of the project, by name, and the set of them that one process serves.
+"""Every metric of the project, by name, and the set of them that one process shows.
 
 A metric is declared once here. Its record key (what metrics.jsonl uses) is the name, followed by the label values:
-`pairwise_loss_variance.image.rho`. Labels only take values from the closed lists below, so the number of series is bounded.
+`pairwise_loss_variance.image.rho`. Labels only take values from the closed lists below (and ranks), so the number of series is
+bounded: no name of a run, dataset, object or error is ever a label.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client.registry import Collector
 
 from drrho_clip.observe.logs import get_logger
 
@@ -20,12 +23,17 @@ PREFIX = "drrho_"
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: its kind, what it says, and the closed list of values of each label."""
+    """One metric: its kind, what it says, the closed list of values of each label, and whose it is.
+
+    Of a training as a whole (`run`, shown by rank 0), of each of its processes (`rank`, shown by the first process of a pod,
+    labelled with the rank), or of a short step (`stage`, pushed at its end).
+    """
 
     name: str
     kind: Literal["gauge", "counter"]
     help: str
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    of: Literal["run", "rank", "stage"] = "run"
 
     def series(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield (record key, labels) of every series this metric can have."""
@@ -34,6 +42,10 @@ class Metric:
 
 
 _SIDES = ("image", "text")
+STAGES = ("ingest", "reference", "evaluate")
+"""Steps that are too short to be scraped."""
+SKIPPED = ("decode", "missing", "caption", "size", "row")
+"""Classes of reasons why a sample cannot be used."""
 
 METRICS: tuple[Metric, ...] = (
     Metric("loss", "gauge", "Objective of the last step"),
@@ -47,23 +59,54 @@ METRICS: tuple[Metric, ...] = (
     Metric("samples_total", "counter", "Samples seen by training, all ranks"),
     Metric("samples_per_second", "gauge", "Samples per second over the last logged interval, all ranks"),
     Metric("step_seconds", "gauge", "Mean wall time of a step over the last logged interval"),
-    Metric("data_wait_seconds", "gauge", "Mean time that a step waited for its batch over the last logged interval"),
+    Metric("data_wait_seconds", "gauge", "Mean time that the slowest rank waited for its batch, a step of the last interval"),
+    Metric(
+        "rank_data_wait_seconds", "gauge", "Mean time that a step of the last interval waited for its batch, by rank", of="rank"
+    ),
     Metric("temperature", "gauge", "Temperature of the objective (1 / logit scale)"),
     Metric("gamma", "gauge", "Weight of the batch in the moving average u"),
     Metric("learning_rate", "gauge", "Learning rate of the last step"),
     Metric("grad_norm", "gauge", "Norm of the gradient before clipping"),
     Metric("weight_effective_size", "gauge", "Effective number of negatives, 1 / sum of squared weights", {"side": _SIDES}),
-    Metric(
-        "samples_skipped_total", "counter", "Samples that could not be used", {"reason": ("decode", "missing", "caption", "size")}
-    ),
+    Metric("samples_skipped_total", "counter", "Samples that could not be used", {"reason": SKIPPED}),
     Metric("checkpoint_seconds", "gauge", "Duration of the last checkpoint"),
     Metric("checkpoint_step", "gauge", "Step of the last complete checkpoint"),
     Metric("nonfinite_steps_total", "counter", "Steps whose loss or gradient was not finite"),
-    Metric("device_memory_bytes", "gauge", "Peak memory of the accelerator"),
+    Metric("device_memory_bytes", "gauge", "Peak memory of the accelerator, of the rank that needed most"),
+    Metric("rank_device_memory_bytes", "gauge", "Peak memory of the accelerator, by rank", of="rank"),
     Metric("epoch", "gauge", "Epoch of the last step"),
     Metric("step", "gauge", "Last step"),
-    Metric("zero_shot_accuracy", "gauge", "Zero-shot top-1 accuracy of the last evaluation, as a fraction"),
+    Metric("steps", "gauge", "Steps of the whole run"),
+    Metric("stage_seconds", "gauge", "Duration of the last run of a short step", of="stage"),
+    Metric("stage_failed", "gauge", "1 where the last run of a short step failed, else 0", of="stage"),
+    Metric("stage_samples", "gauge", "Samples that the last run of a short step brought in or looked at", of="stage"),
+    Metric(
+        "stage_samples_skipped",
+        "gauge",
+        "Samples that the last run of a short step could not use",
+        {"reason": SKIPPED},
+        of="stage",
+    ),
+    Metric("zero_shot_accuracy", "gauge", "Zero-shot top-1 accuracy of the last evaluation, as a fraction", of="stage"),
 )
+
+
+def metrics_of(*kinds: str, ranks: Iterable[int] = ()) -> tuple[Metric, ...]:
+    """The metrics of these kinds; those of `rank` have a series for each of `ranks`."""
+    label = {"rank": tuple(map(str, ranks))}
+    chosen = (metric for metric in METRICS if metric.of in kinds)
+    return tuple(replace(metric, labels={**metric.labels, **label}) if metric.of == "rank" else metric for metric in chosen)
+
+
+class _Scraped(Collector):
+    """Has no metrics of its own: it notices that the others are read."""
+
+    def __init__(self) -> None:
+        self.event = Event()
+
+    def collect(self) -> Sequence[Any]:
+        self.event.set()
+        return ()
 
 
 class MetricSet:
@@ -73,8 +116,11 @@ class MetricSet:
         self.registry = CollectorRegistry()
         self._gauges: dict[str, Gauge] = {}
         self._counters: dict[str, tuple[Counter, float]] = {}
+        self._scraped = _Scraped()
+        self._served = False
         for metric in metrics:
             self._add(metric)
+        self.registry.register(self._scraped)
 
     def _add(self, metric: Metric) -> None:
         kind = Gauge if metric.kind == "gauge" else Counter
@@ -107,4 +153,11 @@ class MetricSet:
         except OSError as error:
             get_logger().warning("metrics_not_served", port=port, reason=str(error))
             return None
+        self._served = True
+        get_logger().info("metrics_served", port=server.server_port)
         return int(server.server_port)
+
+    def await_scrape(self, seconds: float) -> bool:
+        """Wait until what is shown now has been read, at most so long; False at once where nothing is served."""
+        self._scraped.event.clear()
+        return self._served and self._scraped.event.wait(seconds)

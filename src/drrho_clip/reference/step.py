@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from drrho_clip.data.manifest import Manifest, load_manifest
 from drrho_clip.data.reference_manifest import ReferenceManifest, check_reference, load_reference_manifest
-from drrho_clip.observe import get_logger
+from drrho_clip.observe import get_logger, pushed
 from drrho_clip.reference.config import ReferenceConfig
 from drrho_clip.storage import layout
 
@@ -31,6 +31,13 @@ def compute_reference(config: ReferenceConfig, store: Store) -> ReferenceManifes
     and model are the same; a dataset that has grown gets the features it lacks, and losses against a pool from all of it.
     Raises ModelError where the name belongs to another model, DataError where it belongs to other shards.
     """
+    with pushed("reference") as record:
+        found = _find_or_compute(config, store)
+        record["stage_samples"] = sum(shard.count for shard in found.shards)
+        return found
+
+
+def _find_or_compute(config: ReferenceConfig, store: Store) -> ReferenceManifest:
     manifest = load_manifest(store, config.dataset)
     published = find_published(config, store)
     if published is not None and _asked_for(published.reference, config) and covers(published.reference, manifest, config, store):

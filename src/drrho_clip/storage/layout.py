@@ -84,6 +84,11 @@ def run_summary(name: str) -> str:
     return f"{run(name)}/summary.json"
 
 
+def run_failure(name: str) -> str:
+    """Why the last attempt of a run ended early; gone while another attempt is made."""
+    return f"{run(name)}/failure.json"
+
+
 def run_weights(name: str) -> str:
     """Per sample of the finished run: index, key, image_weight, text_weight, loss."""
     return f"{run(name)}/weights.parquet"

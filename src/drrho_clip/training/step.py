@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import yaml
 
 from drrho_clip.data.manifest import Manifest, load_manifest
 from drrho_clip.data.order import Indices, SampleOrder, draw
-from drrho_clip.errors import ConfigError, DataError, ObjectChanged, TrainingError
+from drrho_clip.errors import ConfigError, DataError, DrrhoError, ObjectChanged, StorageError, TrainingError
 from drrho_clip.observe import get_logger
 from drrho_clip.storage import Store, layout
 from drrho_clip.training.config import OWN, TrainConfig
@@ -40,11 +42,27 @@ def train(config: TrainConfig, store: Store, launch: Launch = run_locally) -> Tr
         config = with_advice(config, manifest, store)
         recorded = {**config.model_dump(), "dataset_version": manifest.version}
         _record(config.run, recorded, store)
-    launch(["--store", store.uri, "--run", config.run, *_free_arguments(config)])
-    finished = find_summary(config.run, store)
-    if finished is None:
-        raise TrainingError("Training ended without a summary", where=store.uri_of(layout.run(config.run)), fix="See its log.")
+    with _failure_told(config.run, store):
+        launch(["--store", store.uri, "--run", config.run, *_free_arguments(config)])
+        finished = find_summary(config.run, store)
+        if finished is None:
+            raise TrainingError(
+                "Training ended without a summary", where=store.uri_of(layout.run(config.run)), fix="See its log."
+            )
     return finished
+
+
+@contextmanager
+def _failure_told(run: str, store: Store) -> Iterator[None]:
+    """Leave the reason why an attempt ended in the store, for whoever watches it from elsewhere, until the next attempt."""
+    store.delete(layout.run_failure(run))
+    try:
+        yield
+    except DrrhoError as error:
+        reason = {"what": error.what, "where": error.where, "fix": error.fix}
+        with suppress(StorageError):  # it may be the reason
+            store.write(layout.run_failure(run), json.dumps(reason).encode())
+        raise
 
 
 def find_summary(run: str, store: Store) -> TrainSummary | None:

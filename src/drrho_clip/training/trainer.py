@@ -29,6 +29,9 @@ from drrho_clip.training.initial import start_from
 from drrho_clip.training.optimiser import make_optimiser, schedule, set_learning_rate
 from drrho_clip.training.selection import choose
 
+LAST_SCRAPE_SECONDS = 60.0
+"""How long a run that must stop stays, at most, until its last metrics have been read: four scrapes of the PodMonitor."""
+
 
 class Towers(nn.Module):
     """Both towers as one module, so that DDP sees one forward: (images, tokens) -> unit-norm features, float32."""
@@ -172,6 +175,7 @@ class Trainer:
         seconds = time.monotonic() - interval.started
         self.seconds += seconds
         self.skipped += int(skipped)
+        waited, memory = self._of_ranks(interval.waited / interval.steps)
         effective = distributed.sum_over_ranks(result.effective_size) / distributed.world_size()
         record: dict[str, float] = {
             "step": self.step,
@@ -182,7 +186,7 @@ class Trainer:
             "samples_total": self.step * self.config.batch_size,
             "samples_per_second": interval.steps * self.config.batch_size / seconds,
             "step_seconds": seconds / interval.steps,
-            "data_wait_seconds": interval.waited / interval.steps,
+            "data_wait_seconds": waited,
             "temperature": self.objective.temperature.item(),
             "learning_rate": self.optimiser.param_groups[0]["lr"],
             "grad_norm": float(norm),
@@ -194,14 +198,22 @@ class Trainer:
         if gamma is not None:
             record["gamma"] = gamma
         if self.device.type == "cuda":
-            record["device_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
+            record["device_memory_bytes"] = memory
         finite = math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])
         if distributed.rank() == 0:
             self.history.add(record if finite else {"step": self.step, "nonfinite_steps_total": 1})
-            if not finite:
-                self.history.flush()
         if not finite:
             self._stop_on_nonfinite()
+
+    def _of_ranks(self, waited: float) -> tuple[float, float]:
+        """Show each rank's wait for data (seconds a step) and peak memory (bytes), a node's by its first process; the largest."""
+        memory = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
+        own = torch.tensor([[waited, memory]], dtype=torch.float64, device=self.device)
+        values = distributed.gather(own).tolist()
+        for rank in distributed.node_ranks():
+            shown = {f"rank_data_wait_seconds.{rank}": values[rank][0], f"rank_device_memory_bytes.{rank}": values[rank][1]}
+            self.history.metrics.update(shown)
+        return max(value[0] for value in values), max(value[1] for value in values)
 
     def _variances(self, features: Pair, batch: Batch) -> dict[str, float]:
         measured = {"target": features}
@@ -214,6 +226,11 @@ class Trainer:
         }
 
     def _stop_on_nonfinite(self) -> None:
+        if distributed.rank() == 0:
+            self.history.flush()
+            # Whoever alerts on it learns of it from here alone; the other ranks wait, or their end would end this one.
+            self.history.metrics.await_scrape(LAST_SCRAPE_SECONDS)
+        distributed.barrier()
         good = next(iter(self.checkpoints.steps()), None)
         saved = (
             self.history.store.uri_of(f"runs/{self.config.run}/checkpoints") + f"/step-{good:08d}"
@@ -246,6 +263,7 @@ class Trainer:
             get_logger().info("resumed", step=self.step, steps=self.config.steps)
         if distributed.rank() == 0:
             self.history.resume(self.step)
+            self.history.metrics.update({"steps": self.config.steps})
 
     def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
         self.stop = True

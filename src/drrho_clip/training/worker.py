@@ -23,7 +23,7 @@ from drrho_clip.data.reader import SampleReader
 from drrho_clip.data.writer import read_keys
 from drrho_clip.method.weights import SampleWeights
 from drrho_clip.models import architecture_info, create_model, save_export, tokenizer
-from drrho_clip.observe import MetricSet, get_logger
+from drrho_clip.observe import MetricSet, metrics_of
 from drrho_clip.storage import Store, layout
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.config import TrainConfig
@@ -52,13 +52,17 @@ def work(config: TrainConfig, dataset_version: int, store: Store) -> None:
     epochs = math.ceil(config.steps / make.order.steps_per_epoch)
     reference_temperature = 1 / make.features.reference.identity.logit_scale if make.features else 1.0
     objective = config.objective().build(manifest.total, epochs, reference_temperature)
-    metrics = MetricSet()
-    if config.metrics_port and distributed.rank() == 0:
-        port = metrics.serve(config.metrics_port)
-        get_logger().info("metrics_served", port=port)
+    kinds = ("run", "rank") if distributed.rank() == 0 else ("rank",)
+    metrics = MetricSet(metrics_of(*kinds, ranks=distributed.node_ranks()))
+    if config.metrics_port and distributed.leads_node():
+        metrics.serve(config.metrics_port)
     history = History(store, config.run, metrics)
     trainer = Trainer(config, model, objective, make, history, Checkpoints(store, config.run, config.keep_checkpoints))
-    trainer.run()
+    try:
+        trainer.run()
+    finally:
+        if distributed.rank() == 0:
+            history.close()
     if distributed.rank() == 0:
         publish(trainer, manifest, store)
     distributed.barrier()

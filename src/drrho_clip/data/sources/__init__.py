@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from drrho_clip.data.config import IngestConfig, SourceKind
-from drrho_clip.data.sources.base import REASONS, RawSample, Rejected, Source
+from drrho_clip.data.sources.base import REASONS, RawSample, Rejected, Source, reason_class
 from drrho_clip.errors import ConfigError
 
 if TYPE_CHECKING:
     from drrho_clip.storage import Store
 
-__all__ = ["REASONS", "RawSample", "Rejected", "Source", "open_source"]
+__all__ = ["REASONS", "RawSample", "Rejected", "Source", "open_source", "reason_class"]
 
 _PATHS = {
     "folder": "Set it to the folder that holds the images.",

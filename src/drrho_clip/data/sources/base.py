@@ -22,6 +22,20 @@ REASONS = (
     "split",  # a split of an unknown name
 )
 
+CLASSES = {
+    "decode": ("not_an_image", "truncated", "decode"),
+    "size": ("too_small", "too_many_pixels", "aspect_ratio"),
+    "caption": ("no_caption", "empty_caption", "caption_encoding", "caption_field"),
+    "missing": ("unreadable", "no_image"),
+    "row": ("not_paired", "malformed_row", "split"),
+}
+"""All reasons, by the class that a metric shows (`observe.metrics.SKIPPED`)."""
+
+
+def reason_class(reason: str) -> str:
+    """The class of one of `REASONS`."""
+    return next(name for name, members in CLASSES.items() if reason in members)
+
 
 @dataclass(frozen=True)
 class RawSample:

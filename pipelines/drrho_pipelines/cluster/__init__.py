@@ -1,0 +1,1 @@
+"""What a cluster has of all that a run needs: `drrho doctor --cluster`."""
