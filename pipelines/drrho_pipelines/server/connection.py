@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
+import re
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -30,8 +32,9 @@ INSTALLED = "kubeflow"
 """Namespace of the server itself."""
 IN_CLUSTER = f"http://ml-pipeline.{INSTALLED}.svc.cluster.local:8888"
 WHERE_TO_ASK = (
-    "Set --host or KFP_ENDPOINT; http://localhost:8080 after: kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
+    "Set --host or KFP_ENDPOINT, e.g. http://localhost:8080 after kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
 )
+TOKEN_HELP = "Give one by --token-file, --token-command or KFP_TOKEN."
 
 
 class Refused(ConfigError):
@@ -88,6 +91,7 @@ class _Client(kfp.Client):  # type: ignore[misc]
 
     def _load_config(self, host: Any, client_id: Any, namespace: str, *more: Any) -> Any:
         self.configuration = super()._load_config(host, client_id, INSTALLED, *more)
+        self.configuration.logger["urllib3_logger"].setLevel(logging.ERROR)  # lost connections are told by us, once
         return self.configuration
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
@@ -159,8 +163,7 @@ def _message(error: ApiException) -> str:
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body
     try:
         answer = json.loads(body or "")
-        details = answer.get("details") or [{}]
-        return str(details[0].get("message") or answer.get("message") or answer["error_message"])
+        return re.split(r"[Ee]rror: ", str(answer.get("message") or answer["error_message"]))[-1]
     except (ValueError, LookupError, AttributeError):
         return f"{error.status} {error.reason}".strip()
 
