@@ -111,7 +111,8 @@ class Server:
         spec, platform = _parts(specification)
         declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         values = {name: facts["defaultValue"] for name, facts in declared.items() if "defaultValue" in facts} | parameters
-        execution = self.executions[run_id] = Execution(run_id, spec, platform, values)
+        whole = {name: int(value) for name, value in values.items() if declared[name]["parameterType"] == "NUMBER_INTEGER"}
+        execution = self.executions[run_id] = Execution(run_id, spec, platform, values | whole)
         answer = self.run(run_id)
         execution.start(self.runner, self.may_start)
         return answer
