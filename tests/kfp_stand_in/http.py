@@ -6,8 +6,10 @@ import base64
 import json
 import re
 import secrets
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -28,14 +30,17 @@ class StandIn:
     `token_uses`: 0 = no token is needed; else each token, from `new_token` or GET /stand-in/token, is good for so many requests.
     """
 
-    def __init__(self, runner: Runner, *, host: str = "127.0.0.1", port: int = 0, token_uses: int = 0) -> None:
-        self.objects = Server(runner)
+    def __init__(
+        self, runner: Runner, *, host: str = "127.0.0.1", port: int = 0, token_uses: int = 0, multi_user: bool = False
+    ) -> None:
+        self.objects = Server(runner, multi_user=multi_user)
         self.requests: list[tuple[str, str]] = []
         self._address = (host, port)
         self._token_uses = token_uses
         self._tokens: dict[str, int] = {}
         self._http: ThreadingHTTPServer | None = None
         self._broken: list[re.Pattern[str]] = []
+        self.connections: set[socket.socket] = set()
         self.lock = threading.RLock()
 
     def __enter__(self) -> Self:
@@ -65,6 +70,9 @@ class StandIn:
             self._http.shutdown()
             self._http.server_close()
             self._http = None
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def new_token(self) -> str:
         """A token, good for `token_uses` requests."""
@@ -98,7 +106,7 @@ class StandIn:
         return found is not None
 
 
-HEALTH = {"commit_sha": "unknown", "tag_name": "unknown", "multi_user": False, "pipeline_store": "database"}
+HEALTH = {"commit_sha": "unknown", "tag_name": "unknown", "pipeline_store": "database"}
 Query = dict[str, str]
 Route = tuple[str, str, Callable[..., dict[str, Any]]]
 
@@ -107,7 +115,7 @@ def _routes(objects: Server) -> list[Route]:
     """Method, path and answer; each answer is a function of the ids in the path, then of the query or body."""
     runs, recurring = f"{V2}/runs", f"{V2}/recurringruns"
     return [
-        ("GET", f"{V2}/healthz", lambda query: HEALTH),
+        ("GET", f"{V2}/healthz", lambda query: HEALTH | {"multi_user": objects.multi_user}),
         ("GET", f"{V2}/pipelines", lambda query: _page(objects.pipelines, "pipelines", query)),
         ("GET", f"{V2}/pipelines/{UUID}", lambda found, query: _pipeline(objects, found)),
         ("GET", f"{V2}/pipelines/{UUID}/versions", lambda found, query: _versions(objects, found, query)),
@@ -175,6 +183,15 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            super().setup()
+            stand_in.connections.add(self.connection)
+
+        def finish(self) -> None:
+            stand_in.connections.discard(self.connection)
+            with suppress(OSError):
+                super().finish()
 
         def log_message(self, *arguments: Any) -> None:
             pass

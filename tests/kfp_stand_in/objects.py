@@ -56,6 +56,7 @@ class Server:
     """Everything that a server keeps, each kind by id in the order of its making."""
 
     runner: Runner
+    multi_user: bool = False
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
