@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 import kubernetes
 import yaml
-from kfp_stand_in import Execution
 from kubernetes.stream import stream
-from pod_worker import STEP_FAILED
+
+from kfp_stand_in import Execution
 from testcluster.access import S3, SECRET, Access
 
 HERE = Path(__file__).parent
@@ -42,10 +42,8 @@ class PodRunner:
             process = subprocess.Popen([sys.executable, str(HERE / "pod_worker.py"), str(job)], **self._process(folder))
             threading.Thread(target=self._end_when_cancelled, args=(execution, process), daemon=True).start()
             assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith('{"event"'):
-                    _tell(execution, json.loads(line))
-            if process.wait() not in (0, STEP_FAILED) and not execution.cancelled.is_set():
+            states = [_tell(execution, json.loads(line)) for line in process.stdout if line.startswith('{"event"')]
+            if process.wait() != 0 and "FAILED" not in states and not execution.cancelled.is_set():
                 words = (Path(folder) / "errors").read_text()[-3000:]
                 raise RuntimeError(f"the pod runner of {execution.workflow} ended with {process.returncode}: {words}")
 
@@ -122,9 +120,10 @@ class PodRunner:
         }
 
 
-def _tell(execution: Execution, said: dict[str, Any]) -> None:
-    step = said["step"]
+def _tell(execution: Execution, said: dict[str, Any]) -> str:
+    """Pass on what the worker said of a step, and return the step's state."""
     if said["event"] == "begin":
-        execution.begin(*step, attempt=said["attempt"])
-    else:
-        execution.end(*step, state=said["state"])
+        execution.begin(*said["step"], attempt=said["attempt"])
+        return "RUNNING"
+    execution.end(*said["step"], state=said["state"])
+    return str(said["state"])

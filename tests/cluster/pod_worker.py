@@ -18,12 +18,13 @@ from typing import Any
 
 import boto3
 import kubernetes
-import pod_spec
 from google.protobuf import json_format
 from kfp import components, local
 from kfp.local import config, executor_input_utils, executor_output_utils, placeholder_utils, status, task_dispatcher
 from kfp.local.orchestrator import task_executor
 from kfp.pipeline_spec import pipeline_spec_pb2
+
+import pod_spec
 from kfp_stand_in.nodes import Nodes
 
 RESTARTS = 2
@@ -31,7 +32,6 @@ RESTART_SECONDS = 6.0
 """A pod that is gone is started again, as was seen on a real server."""
 OUTPUT_FILE = "/tmp/kfp_outputs/output_metadata.json"
 LOOK_SECONDS = 0.5
-STEP_FAILED = 3
 
 
 class Worker:
@@ -162,7 +162,7 @@ def _value(parameter: Any, values: Any) -> Any:
 
 
 def main(job_file: str) -> int:
-    """Run the pipeline of the job; exit code STEP_FAILED when a step failed."""
+    """Run the pipeline of the job; exit code 1 when a step failed."""
     warnings.simplefilter("ignore")
     job = json.loads(Path(job_file).read_text())
     local.init(runner=local.SubprocessRunner(use_venv=False))
@@ -173,7 +173,7 @@ def main(job_file: str) -> int:
         pipeline(**job["parameters"])
     except RuntimeError as error:  # what kfp raises for a failed step
         print(error, file=sys.stderr)
-        return STEP_FAILED
+        return 1
     return 0
 
 

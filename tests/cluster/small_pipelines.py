@@ -1,8 +1,9 @@
-"""Small pipelines that show what the pod runner makes of a compiled one. Components are compiled from their source as it is here."""
+"""Small pipelines that show what the pod runner makes of a compiled one. Their components are compiled from this source."""
 
 from typing import Any
 
 from kfp import dsl, kubernetes
+
 from testcluster.places import PRODUCT
 
 
@@ -38,6 +39,7 @@ def settings(texts: list) -> str:  # type: ignore[type-arg]
 def small(text: str = "hello", secret: str = "words", cpu: str = "50m") -> None:
     """A loop over an artifact, a condition, and settings for Kubernetes from parameters."""
     written = write(text=text)
+    written.set_cpu_request(cpu)
     with dsl.ParallelFor([0, 1]) as turn:
         letters = read(note=written.outputs["note"], turn=turn)
     with dsl.If(written.outputs["Output"] == 5):
@@ -49,7 +51,7 @@ def small(text: str = "hello", secret: str = "words", cpu: str = "50m") -> None:
         kubernetes.add_pod_label(shown, "team", "clip")
         kubernetes.add_pod_annotation(shown, "sidecar.istio.io/inject", "false")
         kubernetes.add_node_selector(shown, "kubernetes.io/os", "linux")
-        shown.set_cpu_request(cpu).set_memory_limit("256Mi")
+        shown.set_cpu_request("50m").set_memory_limit("256Mi")
     with dsl.If(written.outputs["Output"] == 6):
         write(text="never")
 

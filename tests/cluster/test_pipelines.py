@@ -13,14 +13,17 @@ from typing import Any
 
 import kfp
 import pytest
-import small_pipelines
 from kfp import compiler
+
+import small_pipelines
+from drrho_clip.models import load_model
+from drrho_clip.storage import Store, layout, open_store
+from drrho_pipelines.server.address import Address
+from drrho_pipelines.server.connection import Server
+from drrho_pipelines.server.waiting import wait_for
 from kfp_stand_in import Execution, StandIn
 from pod_runner import PodRunner
 from testcluster.access import S3, Access
-
-from drrho_clip.models import load_model
-from drrho_clip.storage import Store, layout, open_store
 
 RUN = {
     "dataset": "scenes",
@@ -165,8 +168,7 @@ def test_settings_conditions_loops_and_artifacts(
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "words"}, "stringData": {"word": "whisper"}}
     cluster.apply(namespace, secret)
     execution = start(server, small_pipelines.small, tmp_path)
-    cluster.wait_for("the end of the run", lambda: execution.ended, 300)
-    assert execution.state == "SUCCEEDED"
+    wait_for(Server(Address(host=server.url)), execution.run_id, every=0.5, timeout=600)
     pods = {pod.metadata.name: pod for pod in runner.pods(execution)}
     logs = {name: runner.log(name) for name in pods}
     assert len(pods) == 4  # write, two turns of read, settings; the second condition is false

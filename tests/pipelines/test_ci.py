@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import yaml
-from kfp_stand_in import Execution, StandIn
-from kfp_stand_in.local_runner import run_locally
 
 from drrho_clip.cli import run_app
 from drrho_clip.storage import layout, open_store
 from drrho_pipelines.cli import make_full_app
 from drrho_pipelines.seaweed import SeaweedServer
+from kfp_stand_in import Execution, StandIn
+from kfp_stand_in.local_runner import run_locally
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

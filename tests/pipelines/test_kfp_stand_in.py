@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
+
 from kfp_stand_in import Execution, StandIn
 
 RECORDED = json.loads((Path(__file__).parents[1] / "kfp_stand_in/exchanges.json").read_text())

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kfp_stand_in import Execution, StandIn
 
 from drrho_clip.cli import run_app
 from drrho_clip.errors import ConfigError
 from drrho_pipelines.cli import make_full_app
 from drrho_pipelines.server.cron import FIELDS, parse_cron
+from kfp_stand_in import Execution, StandIn
 
 STORE = ["-p", "store=s3://bucket/prefix"]
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=UTC)  # a Wednesday

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp_stand_in import Execution, StandIn
-from kfp_stand_in.objects import Taken
 
 import drrho_pipelines
 from drrho_clip.cli import run_app
@@ -25,6 +23,8 @@ from drrho_pipelines.cli import make_full_app
 from drrho_pipelines.server.address import Address
 from drrho_pipelines.server.connection import Server
 from drrho_pipelines.server.waiting import wait_for
+from kfp_stand_in import Execution, StandIn
+from kfp_stand_in.objects import Taken
 
 STORE = ["-p", "store=s3://bucket/prefix"]
 OUR_REASON = '{"event": "step_failed", "error": "There is no dataset \'pets\'.", "kind": "DataError", "level": "error"}\n'
