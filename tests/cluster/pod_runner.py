@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import kubernetes
-import yaml
 from kubernetes.stream import stream
 
 from kfp_stand_in import Execution
@@ -99,7 +98,7 @@ class PodRunner:
             "keys": {"aws_access_key_id": self._s3.access_key, "aws_secret_access_key": self._s3.secret_key},
             "root": f"minio://{bucket}/v2/artifacts/{name}/{execution.run_id}",
             "kubeconfig": str(self._cluster.kubeconfig),
-            "pipeline": yaml.safe_dump_all([execution.spec, *([execution.platform] if execution.platform else [])]),
+            "pipeline": execution.spec,
             "platform": kubernetes_settings.get("deploymentSpec", {}).get("executors", {}),
             "parameters": execution.parameters,
         }

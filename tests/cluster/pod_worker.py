@@ -19,8 +19,16 @@ from typing import Any
 import boto3
 import kubernetes
 from google.protobuf import json_format
-from kfp import components, local
-from kfp.local import config, executor_input_utils, executor_output_utils, placeholder_utils, status, task_dispatcher
+from kfp import local
+from kfp.local import (
+    config,
+    executor_input_utils,
+    executor_output_utils,
+    pipeline_orchestrator,
+    placeholder_utils,
+    status,
+    task_dispatcher,
+)
 from kfp.local.orchestrator import task_executor
 from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -168,9 +176,9 @@ def main(job_file: str) -> int:
     local.init(runner=local.SubprocessRunner(use_venv=False))
     config.LocalExecutionConfig.instance.pipeline_root = job["root"]
     Worker(job).install()
-    pipeline = components.load_component_from_text(job["pipeline"])
+    specification = json_format.ParseDict(job["pipeline"], pipeline_spec_pb2.PipelineSpec())
     try:
-        pipeline(**job["parameters"])
+        pipeline_orchestrator.run_local_pipeline(specification, job["parameters"])
     except RuntimeError as error:  # what kfp raises for a failed step
         print(error, file=sys.stderr)
         return 1
