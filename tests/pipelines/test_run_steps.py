@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import kfp_server_api
 import pytest
 
 from drrho_pipelines.server.steps import Step, first_failed, run_state, run_steps
+from kfp_stand_in.nodes import Nodes
 
 RECORDED = json.loads((Path(__file__).parents[1] / "kfp_stand_in/exchanges.json").read_text())
 
@@ -71,3 +73,27 @@ def test_nodes_whose_paths_cannot_be_found_are_left_out():
         for child in task.child_tasks or ():
             child.pod_name = f"other-{child.pod_name}"
     assert run_steps(run) == []
+
+
+def test_a_loop_of_many_turns_is_read_in_no_time():
+    nodes = Nodes("steering-abcde")
+    for turn in range(60):
+        nodes.begin(("for-loop-1", turn, "reference"))
+        nodes.end(("for-loop-1", turn, "reference"), "SUCCEEDED")
+    details = {"run_id": "r", "state": "RUNNING", "run_details": {"task_details": nodes.listed("r")}}
+    run = kfp_server_api.ApiClient().deserialize(SimpleNamespace(data=json.dumps(details)), "V2beta1Run")
+    before = time.process_time()
+    steps = run_steps(run)
+    assert time.process_time() - before < 3  # 0.2 here
+    assert {step.name for step in steps} == {f"reference[{turn}]" for turn in range(60)}
+
+
+def test_the_last_attempt_of_a_step_is_the_one_that_counts():
+    nodes = Nodes("steering-abcde")
+    pods = [nodes.begin(("train",), attempt) for attempt in range(3)]
+    listed = nodes.listed("r")
+    for node in listed:
+        node.get("child_tasks", []).reverse()
+    details = {"run_id": "r", "state": "RUNNING", "run_details": {"task_details": listed}}
+    (step,) = run_steps(kfp_server_api.ApiClient().deserialize(SimpleNamespace(data=json.dumps(details)), "V2beta1Run"))
+    assert (step.name, step.state, step.pods) == ("train", "RUNNING", pods)

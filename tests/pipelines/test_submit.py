@@ -336,6 +336,21 @@ def test_a_token_that_is_renewed_in_its_file_is_used(tmp_path: Path, finish: thr
         assert submit(server, "--wait", "--token-file", str(file)) == 0
 
 
+def test_a_token_file_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, finish: threading.Event):
+    file = tmp_path / "token"
+
+    def away() -> None:
+        file.rename(tmp_path / "elsewhere")
+        time.sleep(1.5)
+        finish.set()
+        (tmp_path / "elsewhere").rename(file)
+
+    with StandIn(runs_until(finish), token_uses=1000) as server:
+        file.write_text(server.new_token())
+        after_looks(server, 2, away)
+        assert submit(server, "--wait", "--token-file", str(file)) == 0
+
+
 @pytest.mark.parametrize("token", ["", "wrong"])
 def test_a_token_that_is_not_accepted_is_2(token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("KFP_TOKEN", token)

@@ -18,6 +18,8 @@ ATTEMPT = re.compile(r"(.*)\((\d+)\)", re.DOTALL)
 ITERATION = re.compile(r"iteration-iterations\((\d+):\1\)")
 CONTROL = re.compile(r"(for-loop|condition|condition-branches|exit-handler)-\d+|iteration(-item|-iterations.*)?|root")
 """Nodes that kfp adds for itself; what they hold are the steps."""
+ATTEMPTS = 10
+"""How many attempts of one step are looked for."""
 DRIVER, EXECUTOR = "-driver", "executor"
 PENDING, RUNNING, SUCCEEDED, FAILED, CANCELED = "PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELED"
 CANCELING = "CANCELING"
@@ -47,11 +49,11 @@ def run_state(run: Any) -> str:
 def run_steps(run: Any) -> list[Step]:
     """The steps of a run that have begun, in the order in which they did."""
     steps: dict[str, Step] = {}
-    for path, node in _nodes(run).items():
+    for path, (node, pods) in _nodes(run).items():
         *parents, last = path
         if last == EXECUTOR:
             step = _step(steps, parents)
-            step.pods = _children(node)
+            step.pods = pods
             step.ended = _time(node.end_time)
         elif last.endswith(DRIVER):
             name = last.removesuffix(DRIVER)
@@ -60,7 +62,7 @@ def run_steps(run: Any) -> list[Step]:
             step = _step(steps, [*parents, name])
             step.started = min(step.started, _time(node.start_time))
             if node.state == FAILED and not step.pods:  # it never got as far as its own pod
-                step.state, step.pods, step.ended = FAILED, _children(node), _time(node.end_time)
+                step.state, step.pods, step.ended = FAILED, pods, _time(node.end_time)
         elif not CONTROL.fullmatch(_without_attempt(last)):
             _step(steps, path).state = node.state or CANCELED
     for step in steps.values() if run_state(run) == CANCELED else ():
@@ -81,42 +83,50 @@ def _step(steps: dict[str, Step], path: list[str] | tuple[str, ...]) -> Step:
     return steps.setdefault(name, Step(name))
 
 
-def _nodes(run: Any) -> Mapping[tuple[str, ...], Any]:
-    """The nodes that repeat attempts (`train`, `train-driver`, `executor`), by their path; drivers before what they drive."""
+def _nodes(run: Any) -> Mapping[tuple[str, ...], tuple[Any, list[str]]]:
+    """The nodes that repeat attempts (`train`, `train-driver`, `executor`) by path, drivers last, each with its attempts' ids."""
     tasks = [task for task in (run.run_details.task_details or () if run.run_details else ()) if task.display_name]
     paths = _paths({pod for task in tasks for pod in _children(task)}, {task.display_name for task in tasks})
-    found: dict[tuple[str, ...], Any] = {}
+    found: dict[tuple[str, ...], tuple[Any, list[str]]] = {}
     for task in tasks:
-        for child in _children(task):
-            match = ATTEMPT.fullmatch(paths.get(child, ""))
-            path = match[1].split(".")[1:] if match else []
+        attempts = sorted((_attempt(paths[child]), child) for child in _children(task) if child in paths)
+        for (path, _), child in attempts:
             if path and path[-1] == task.display_name:
-                found[tuple(path)] = task
-    return dict(sorted(found.items(), key=lambda item: not item[0][-1].endswith(DRIVER)))
+                found.setdefault(path, (task, []))[1].append(child)
+    return dict(sorted(found.items(), key=lambda item: item[0][-1].endswith(DRIVER)))
+
+
+def _attempt(path: str) -> tuple[tuple[str, ...], int]:
+    """The path, below the workflow, of the node whose attempt `path` is, and the attempt's number; () where it is none."""
+    match = ATTEMPT.fullmatch(path)
+    return (tuple(match[1].split(".")[1:]), int(match[2])) if match else ((), 0)
 
 
 def _paths(ids: set[str], names: set[str]) -> dict[str, str]:
     """The path of each id, by trying every name below every path that was found."""
-    workflows = {pod.rpartition("-")[0] for pod in ids}
+    endings = [*(f"({number})" for number in range(ATTEMPTS)), *(f".{name}" for name in names)]
     found: dict[str, str] = {}
-    todo = list(workflows)
+    todo = [(workflow, workflow, _hash(workflow)) for workflow in {pod.rpartition("-")[0] for pod in ids}]
     while todo:
-        path = todo.pop()
-        workflow = ATTEMPT.sub(r"\1", path.partition(".")[0])
-        for below in (*(f"{path}({number})" for number in range(10)), *(f"{path}.{name}" for name in names)):
-            pod = node_id(workflow, below)
-            if pod in ids and pod not in found:
-                found[pod] = below
-                todo.append(below)
+        workflow, path, number = todo.pop()
+        for ending in endings:
+            below = _hash(ending, number)
+            if (pod := f"{workflow}-{below}") in ids and pod not in found:
+                found[pod] = path + ending
+                todo.append((workflow, path + ending, below))
     return found
 
 
 def node_id(workflow: str, path: str) -> str:
     """The id that Argo Workflows gives to the node at `path`."""
-    number = 0x811C9DC5
-    for byte in path.encode():
+    return f"{workflow}-{_hash(path)}"
+
+
+def _hash(text: str, number: int = 0x811C9DC5) -> int:
+    """FNV-1a of 32 bits, going on from the hash of what stands before the text."""
+    for byte in text.encode():
         number = (number ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return f"{workflow}-{number}"
+    return number
 
 
 def _children(task: Any) -> list[str]:

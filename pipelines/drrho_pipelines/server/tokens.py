@@ -20,6 +20,10 @@ TOKEN = "KFP_TOKEN"
 COMMAND_SECONDS = 60.0
 
 
+class NoToken(ConfigError):
+    """There is no token where one should be, now at least."""
+
+
 class Credentials(TokenCredentialsBase):  # type: ignore[misc]
     """The token that `read` gives: anew for every request, or (`kept`) once, and again when the server refuses it."""
 
@@ -32,7 +36,7 @@ class Credentials(TokenCredentialsBase):  # type: ignore[misc]
         self._token = ""
 
     def refresh_api_key_hook(self, config: Any) -> None:
-        """What kfp's client calls before each request; ConfigError where there is no token."""
+        """What kfp's client calls before each request; NoToken where there is none."""
         if not (self._kept and self._token):
             self._token = self._read()
         config.api_key["authorization"] = self._token
@@ -54,7 +58,7 @@ def _stored(path: Path) -> str:
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The token cannot be read: {getattr(error, 'strerror', error)}", where=str(path)) from None
+        raise NoToken(f"The token cannot be read: {getattr(error, 'strerror', error)}", where=str(path)) from None
     return _one_word(token, str(path))
 
 
@@ -63,11 +67,11 @@ def _printed(command: str) -> str:
         done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, text=True, timeout=COMMAND_SECONDS, check=True)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = f"it ended with {error.returncode}" if isinstance(error, subprocess.CalledProcessError) else str(error)
-        raise ConfigError(f"The token command gave no token: {reason}", where=command.split()[0]) from None
+        raise NoToken(f"The token command gave no token: {reason}", where=command.split()[0]) from None
     return _one_word(done.stdout.strip(), "what the token command prints")
 
 
 def _one_word(token: str, where: str) -> str:
     if not token or len(token.split()) > 1 or not token.isascii():
-        raise ConfigError("That is no token: one word is needed", where=where)
+        raise NoToken("That is no token: one word is needed", where=where)
     return token

@@ -14,6 +14,7 @@ from drrho_clip.observe import get_logger
 from drrho_components.steps import FAILED as STEP_FAILED
 from drrho_pipelines.server.connection import UNAUTHORIZED, Refused, Server
 from drrho_pipelines.server.steps import CANCELED, ENDED, SUCCEEDED, Step, first_failed, run_state, run_steps
+from drrho_pipelines.server.tokens import NoToken
 
 EVERY = 5.0
 """Seconds between two looks at a run."""
@@ -85,7 +86,7 @@ class _Watch:
         while True:
             try:
                 return self._server.ask(self._server.client.get_run, self._run_id)
-            except (NotKnown, Refused) as error:
+            except (NotKnown, NoToken, Refused) as error:
                 if isinstance(error, Refused) and error.status != UNAUTHORIZED:
                     raise
                 now = time.monotonic()
