@@ -12,8 +12,9 @@ import typer
 from drrho_clip.cli import add_command, make_app, run_app
 from drrho_clip.cli.options import ConfigOption, SetOption, StoreOption, resolve
 from drrho_clip.cli.show import show
-from drrho_clip.errors import ConfigError
 from drrho_pipelines.cluster.command import doctor
+from drrho_pipelines.server.commands import COMMANDS as SERVER_COMMANDS
+from drrho_pipelines.server.options import ParameterOption, assignments
 
 DebugLog = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything that the steps and their runner print.")]
 
@@ -29,11 +30,11 @@ def make_full_app() -> typer.Typer:
     add_command(app, doctor)
     group = typer.Typer(
         name="pipeline",
-        help="Compile the pipelines for Kubeflow, or run one on this machine.",
+        help="Compile the pipelines for Kubeflow, run one on this machine, or on a server, now or on a schedule.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    for command in (run, compile_command, list_command):
+    for command in (run, compile_command, list_command, *SERVER_COMMANDS):
         add_command(group, command, command.__name__.removesuffix("_command"))
     app.add_typer(group)
     add_command(app, demo)
@@ -45,11 +46,8 @@ def run(
     config: ConfigOption = None,
     store: StoreOption = None,
     root: Annotated[Path, typer.Option(help="Folder for the small artifacts of the steps.")] = Path("pipeline-root"),
-    assignments: SetOption = None,
-    extra: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the pipeline that no config has."),
-    ] = None,
+    settings: SetOption = None,
+    extra: ParameterOption = None,
     verbose: DebugLog = False,
 ) -> None:
     """Run a compiled pipeline on this machine, with the settings of a config; steps that are done are found.
@@ -60,7 +58,7 @@ def run(
       drrho pipeline run --config my.yaml --set train.method=fastclip --set run=fastclip
       drrho pipeline run --config my.yaml -p train_processes=2
     """
-    settings = resolve(config, assignments, {"store": store})
+    resolved = resolve(config, settings, {"store": store})
     from drrho_pipelines.compile import compile_pipelines
     from drrho_pipelines.local import declared_parameters, run_local
     from drrho_pipelines.mapping import pipeline_parameters
@@ -68,16 +66,9 @@ def run(
 
     with tempfile.TemporaryDirectory(prefix="drrho-") as folder:
         (compiled,) = compile_pipelines(Path(folder), names=(name,))
-        parameters = pipeline_parameters(settings, declared_parameters(compiled)) | _pairs(extra or [])
+        parameters = pipeline_parameters(resolved, declared_parameters(compiled)) | assignments(extra)
         run_local(compiled, parameters, root, Output(verbose=verbose))
-    show(f"pipeline {name}", {"store": settings.store, "run": settings.run})
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise ConfigError(f"'{text}' sets nothing", where="--parameter", fix="Write it as -p train_processes=2.")
-    return {name.strip(): value for name, _, value in (text.partition("=") for text in texts)}
+    show(f"pipeline {name}", {"store": resolved.store, "run": resolved.run})
 
 
 def compile_command(

@@ -73,7 +73,7 @@ def check_parameters(compiled: Path, parameters: Mapping[str, Any]) -> dict[str,
     values: dict[str, Any] = {}
     for name, value in parameters.items():
         if name not in declared:
-            raise ConfigError(f"The pipeline has no parameter '{name}'", where=str(compiled), fix=nearest(name, declared))
+            raise ConfigError(f"The pipeline has no parameter '{name}'", where=compiled.name, fix=nearest(name, declared))
         try:
             values[name] = _typed(value, declared[name]["parameterType"])
         except (TypeError, ValueError):

@@ -67,6 +67,24 @@ class LeaseLost(DrrhoError):
     """Somebody else has taken over the work that this process held a lease for."""
 
 
+class RunFailed(DrrhoError):
+    """A run on a server ended, and not well."""
+
+    exit_code = 1
+
+
+class NotKnown(DrrhoError):
+    """Whether something was done, or how it ended, is not known: the connection or the time ran out."""
+
+    exit_code = 3
+
+
+class StoppedWaiting(DrrhoError):
+    """Ctrl-C while waiting for something that goes on without us."""
+
+    exit_code = 130
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names the closest of `known`, or all of them where none is close."""
     names = sorted(known)

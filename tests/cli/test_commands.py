@@ -15,7 +15,9 @@ from drrho_clip.config import load_config
 from drrho_pipelines.cli import make_full_app
 
 LIBRARY = ("init", "doctor", "ingest", "reference", "train", "evaluate", "report", "version")
-COMMANDS = [[name] for name in (*LIBRARY, "demo")] + [["pipeline", name] for name in ("run", "compile", "list")]
+PIPELINE = ("run", "compile", "list", "submit", "runs", "status", "logs", "cancel")
+SCHEDULE = ("schedule", "schedules", "unschedule", "pause", "resume")
+COMMANDS = [[name] for name in (*LIBRARY, "demo")] + [["pipeline", name] for name in (*PIPELINE, *SCHEDULE)]
 
 
 @pytest.fixture(autouse=True)

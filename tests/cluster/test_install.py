@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 import yaml
-from testcluster.access import S3, Access
 
 from drrho_clip.cli import run_app
 from drrho_pipelines.cli import make_full_app
 from drrho_pipelines.cluster.checks import ACCOUNTS
 from drrho_pipelines.cluster.connection import connect
 from drrho_pipelines.cluster.rights import RIGHTS, Asker, rights
+from testcluster.access import S3, Access
 
 K8S = Path(__file__).resolve().parents[2] / "k8s"
 ALL_KINDS = {right.resource for right in RIGHTS}

@@ -1,0 +1,492 @@
+"""`drrho pipeline submit` and what belongs to it, against the stand-in for the server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import drrho_pipelines
+from drrho_clip.cli import run_app
+from drrho_clip.errors import ConfigError, NotKnown, RunFailed
+from drrho_pipelines.cli import make_full_app
+from drrho_pipelines.server.address import Address
+from drrho_pipelines.server.connection import Server
+from drrho_pipelines.server.waiting import wait_for
+from kfp_stand_in import Execution, StandIn
+from kfp_stand_in.objects import Taken
+
+STORE = ["-p", "store=s3://bucket/prefix"]
+OUR_REASON = '{"event": "step_failed", "error": "There is no dataset \'pets\'.", "kind": "DataError", "level": "error"}\n'
+TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\nValueError: 3 is too many\n\nI1125 launcher ends\n'
+
+
+@pytest.fixture(autouse=True)
+def _nobody_elses_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server, token or commit of the machine's, and a home folder that must stay as it is."""
+    for name in ("KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT", "KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KFP_TOKEN", "GITHUB_SHA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+
+
+def succeeds(execution: Execution) -> None:
+    for step in ("ingest", "train"):
+        execution.begin(step)
+        execution.write(step, text=f"the log of {step}\n")
+        execution.end(step)
+
+
+def fails(text: str) -> Callable[[Execution], None]:
+    def run(execution: Execution) -> None:
+        succeeds(execution)
+        execution.begin("evaluate")
+        execution.write("evaluate", text=text)
+        execution.end("evaluate", state="FAILED")
+
+    return run
+
+
+def runs_on(execution: Execution) -> None:
+    execution.begin("train")
+    execution.cancelled.wait(60)
+
+
+@pytest.fixture
+def finish() -> Iterator[threading.Event]:
+    """Set to let a run of `runs_until(finish)` end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def runs_until(finish: threading.Event) -> Callable[[Execution], None]:
+    def run(execution: Execution) -> None:
+        execution.begin("train")
+        finish.wait(60)
+        execution.end("train")
+
+    return run
+
+
+def after_looks(server: StandIn, count: int, do: Callable[[], object]) -> None:
+    """Do something, in a thread, once a client has looked at a run so many times."""
+
+    def wait() -> None:
+        while sum(method == "GET" and "/runs/" in path for method, path in list(server.requests)) < count:
+            time.sleep(0.02)
+        do()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def drrho(server: StandIn | str, *arguments: str) -> int:
+    """Run a command of the group `pipeline` in this process, and return its exit code."""
+    url = server if isinstance(server, str) else server.url
+    return run_app(make_full_app(), ["pipeline", *arguments, "--host", url])
+
+
+def submit(server: StandIn | str, *arguments: str) -> int:
+    return drrho(server, "submit", "steering", *STORE, "--every", "0.1", *arguments)
+
+
+def results(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_run_that_succeeds(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    with StandIn(succeeds) as server:
+        settings = ["-p", "train_seed=5.0", "-p", "train_method=fastclip", "--commit", "0123456789abcdef"]
+        assert submit(server, "--wait", *settings) == 0
+        shown, started, ended = results(output := capsys.readouterr().out)
+        ((run_id, run),) = server.objects.runs.items()
+        parameters = {"store": "s3://bucket/prefix", "train_seed": 5, "train_method": "fastclip"}
+        assert shown == {"result": "parameters", **parameters}, output
+        assert run["runtime_config"]["parameters"] == parameters
+        assert (started["id"], started["page"]) == (run_id, f"{server.url}/#/runs/details/{run_id}")
+        assert ended == {"result": "run", "id": run_id, "state": "SUCCEEDED"}
+        version = server.objects.versions[run["pipeline_version_reference"]["pipeline_version_id"]]
+        assert version["name"] == started["version"]
+        assert started["version"].startswith("0.1.0-01234567-")
+        assert run["display_name"].startswith("steering 20")
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_steps_are_told_as_they_change(capsys: pytest.CaptureFixture[str], finish: threading.Event):
+    with StandIn(runs_until(finish)) as server:
+        after_looks(server, 3, finish.set)
+        assert submit(server, "--wait") == 0
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [(event.get("step"), event["state"]) for event in events]
+    assert len(told) == len(set(told))
+    assert told.index(("train", "RUNNING")) < told.index(("train", "SUCCEEDED"))
+    assert (None, "SUCCEEDED") in told
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (OUR_REASON + "I1125 launcher ends\n", "There is no dataset 'pets'."),
+        (TRACEBACK, "ValueError: 3 is too many"),
+        ("one\ntwo\n", "two"),
+        ("", "its log is empty"),
+    ],
+    ids=["our reason", "an exception", "no reason", "an empty log"],
+)
+def test_a_run_that_fails_is_1_with_the_step_its_reason_and_last_lines(log: str, reason: str, capsys: pytest.CaptureFixture[str]):
+    lines = "".join(f"line {number}\n" for number in range(30))
+    with StandIn(fails(lines + log if log else "")) as server:
+        assert submit(server, "--wait") == 1
+        (run_id,) = server.objects.runs
+        *told, last = capsys.readouterr().err.splitlines()
+        assert last.startswith(f"The step 'evaluate' failed: {reason.rstrip('.')}")
+        assert f"{server.url}/#/runs/details/{run_id}" in last
+    shown = [line.strip() for line in told if line.startswith("  evaluate | ")]
+    assert ("evaluate | line 29" in shown) == bool(log)
+    assert "evaluate | line 3" not in shown
+    assert all(f"evaluate | {line.rstrip()}" in shown for line in log.splitlines() if line.strip())
+
+
+def test_the_reason_of_a_log_that_is_gone_says_where_it_may_be(capsys: pytest.CaptureFixture[str]):
+    def run(execution: Execution) -> None:
+        fails("x")(execution)
+        execution.read_log = {}.__getitem__
+
+    with StandIn(run) as server:
+        assert submit(server, "--wait") == 1
+    assert "its log cannot be had" in (message := capsys.readouterr().err.splitlines()[-1])
+    assert "executor-logs" in message
+
+
+def test_a_step_that_never_got_a_pod_fails_with_its_drivers_words(capsys: pytest.CaptureFixture[str]):
+    def run(execution: Execution) -> None:
+        execution.prepare("ingest")
+        execution.read_log = lambda pod: f"secret of {pod} not found"
+        execution.end("ingest", state="FAILED")
+
+    with StandIn(run) as server:
+        assert submit(server, "--wait") == 1
+    assert "The step 'ingest' failed: secret of steering-" in capsys.readouterr().err
+
+
+BAD = {
+    "unknown pipeline": (["stearing"], "There is no pipeline 'stearing'. Did you mean steering?"),
+    "unknown parameter": (
+        ["steering", "-p", "trian_seed=1"],
+        "no parameter 'trian_seed' (steering.yaml). Did you mean train_seed",
+    ),
+    "no whole number": (["steering", "-p", "train_seed=1.5"], "'train_seed' takes a value of the type integer"),
+    "out of range": (
+        ["steering", *STORE, "-p", "train_batch_size=1"],
+        "'train_batch_size': Input should be greater than or equal",
+    ),
+    "unknown method": (["steering", *STORE, "-p", "train_method=drho"], "unknown method 'drho'. Did you mean drrho?"),
+    "no reference": (["steering", *STORE, "-p", "train_method=drrho"], "method 'drrho' needs a reference"),
+    "malformed": (["steering", "-p", "train_seed"], "'train_seed' sets nothing (--param)"),
+    "folder as store": (["steering", "-p", "store=./store"], "The store './store' is a folder, which pods do not share"),
+    "folder in a config": (["steering", "--config", "my.yaml"], "The store 'local' is a folder"),
+    "password": (["steering", "-p", "store_endpoint=http://me:pw@host:1"], "'store_endpoint' holds a user name and password"),
+    "macro": (["steering", *STORE, "-p", "run=a-[[ScheduledTime]]"], "does not replace what stands in [[ ]]"),
+    "image": (["steering", *STORE, "--image", "my image"], "'my image' is no image"),
+    "timeout": (["steering", *STORE, "--timeout", "soon"], "'soon' is no duration"),
+    "two tokens": (["steering", *STORE, "--token-file", "x", "--token-command", "y"], "token_file or token_command, not both"),
+    "no token file": (["steering", *STORE, "--token-file", "none"], "The token cannot be read: No such file or directory (none)"),
+    "token command": (["steering", *STORE, "--token-command", "false"], "The token command gave no token: it ended with 1"),
+    "empty token": (["steering", *STORE, "--token-command", "true"], "That is no token"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_2_and_nothing_is_sent(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text("store: local\n")
+    with StandIn(succeeds) as server:
+        assert drrho(server, "submit", *arguments) == 2
+        assert server.requests == []
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "ftp://host", "http://"])
+def test_an_address_that_is_none_is_2(host: str, capsys: pytest.CaptureFixture[str]):
+    assert drrho(host, "runs") == 2
+    assert "is no address of a server" in capsys.readouterr().err
+
+
+def test_a_password_in_the_address_is_2_and_not_shown(capsys: pytest.CaptureFixture[str]):
+    assert drrho("http://me:hunter2@host:1", "runs") == 2
+    assert "hunter2" not in (message := capsys.readouterr().err)
+    assert "holds a user name or password" in message
+
+
+def test_no_server_named_is_2(capsys: pytest.CaptureFixture[str]):
+    assert run_app(make_full_app(), ["pipeline", "runs"]) == 2
+    assert "No Kubeflow Pipelines server is named. Set --host or KFP_ENDPOINT" in capsys.readouterr().err
+
+
+def test_no_server_there_is_3(capsys: pytest.CaptureFixture[str]):
+    with StandIn(succeeds) as server:
+        pass
+    assert submit(server) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"No answer: [Errno 111] Connection refused ({server.url}). Set --host")
+
+
+class LoginPage(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(b"<html>Log in</html>")
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def test_a_login_page_is_2(capsys: pytest.CaptureFixture[str]):
+    with HTTPServer(("127.0.0.1", 0), LoginPage) as page:
+        threading.Thread(target=page.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        assert submit(f"http://127.0.0.1:{page.server_address[1]}") == 2
+        page.shutdown()
+    assert "It answers with a web page, as a login does" in capsys.readouterr().err
+
+
+def test_a_run_that_lasts_too_long_is_3_and_goes_on(capsys: pytest.CaptureFixture[str]):
+    with StandIn(runs_on) as server:
+        assert submit(server, "--wait", "--timeout", "1s") == 3
+        ((run_id, execution),) = server.objects.executions.items()
+        assert execution.state == "RUNNING"
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("The run is RUNNING after 1.0 seconds")
+    assert f"drrho pipeline status {run_id} --wait" in message
+
+
+def test_a_server_that_goes_away_for_a_while_is_waited_for(capsys: pytest.CaptureFixture[str], finish: threading.Event):
+    def away() -> None:
+        server.stop()
+        time.sleep(1.5)
+        finish.set()
+        server.start()
+
+    with StandIn(runs_until(finish)) as server:
+        after_looks(server, 1, away)
+        assert submit(server, "--wait") == 0
+    events = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert "no_answer" in events
+
+
+@pytest.mark.parametrize("limit", [{"timeout": 3.0}, {"patience": 2.0}])
+def test_a_server_that_stays_away_is_3(limit: dict[str, float], finish: threading.Event):
+    with StandIn(runs_until(finish)) as stand_in:
+        started = drrho_pipelines.submit("steering", {"store": "s3://b"}, host=stand_in.url)
+        server = Server(Address(host=stand_in.url))
+        stand_in.stop()
+        with pytest.raises(
+            NotKnown, match=r"No answer: .* The run itself goes on; to wait again: drrho pipeline status"
+        ) as error:
+            wait_for(server, started.run_id, every=0.1, **limit)
+    assert error.value.exit_code == 3
+
+
+def test_a_lost_answer_to_the_start_is_3_and_says_where_to_look(capsys: pytest.CaptureFixture[str]):
+    with StandIn(succeeds) as server:
+        server.break_answer("POST /apis/v2beta1/runs")
+        assert submit(server, "--run-name", "mine") == 3
+        assert "`drrho pipeline runs` shows whether 'mine' was started all the same." in capsys.readouterr().err
+        assert drrho(server, "runs") == 0
+        assert json.loads(capsys.readouterr().out)["name"] == "mine"
+
+
+def test_a_token_that_runs_out_is_asked_for_again(tmp_path: Path, finish: threading.Event):
+    with StandIn(runs_until(finish), token_uses=5) as server:
+        (tmp_path / "token.py").write_text(
+            f"import urllib.request as u\nprint(u.urlopen('{server.url}/stand-in/token').read().decode())\n"
+        )
+        after_looks(server, 12, finish.set)
+        assert submit(server, "--wait", "--token-command", f"{sys.executable} {tmp_path / 'token.py'}") == 0
+        asked = [path for _, path in server.requests].count("/stand-in/token")
+        assert 1 < asked < len(server.requests) / 3
+
+
+def test_a_token_that_is_renewed_in_its_file_is_used(tmp_path: Path, finish: threading.Event):
+    file = tmp_path / "token"
+
+    def renew() -> None:
+        while not finish.is_set():
+            (tmp_path / "new").write_text(server.new_token())
+            (tmp_path / "new").replace(file)
+            finish.wait(0.2)
+
+    with StandIn(runs_until(finish), token_uses=40) as server:
+        file.write_text(server.new_token())
+        threading.Thread(target=renew, daemon=True).start()
+        after_looks(server, 50, finish.set)
+        assert submit(server, "--wait", "--token-file", str(file)) == 0
+
+
+def test_a_token_file_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, finish: threading.Event):
+    file = tmp_path / "token"
+
+    def away() -> None:
+        file.rename(tmp_path / "elsewhere")
+        time.sleep(1.5)
+        finish.set()
+        (tmp_path / "elsewhere").rename(file)
+
+    with StandIn(runs_until(finish), token_uses=1000) as server:
+        file.write_text(server.new_token())
+        after_looks(server, 2, away)
+        assert submit(server, "--wait", "--token-file", str(file)) == 0
+
+
+@pytest.mark.parametrize("token", ["", "wrong"])
+def test_a_token_that_is_not_accepted_is_2(token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("KFP_TOKEN", token)
+    with StandIn(succeeds, token_uses=1) as server:
+        assert submit(server) == 2
+        assert len(server.requests) <= 2
+    message = capsys.readouterr().err
+    assert "The server does not accept the token" in message
+    assert "--token-command" in message
+
+
+def test_uploading_the_same_twice_is_harmless(capsys: pytest.CaptureFixture[str]):
+    with StandIn(succeeds) as server:
+        assert [submit(server) for _ in range(2)] == [0, 0]
+        assert len(server.objects.pipelines) == 1
+        assert len(server.objects.versions) == 2  # that of the upload itself, which has the pipeline's name, and ours
+        first, second = server.objects.runs.values()
+        assert first["pipeline_version_reference"] == second["pipeline_version_reference"]
+        assert submit(server, "--commit", "abc") == 0
+        assert submit(server, "--no-cache") == 0
+        assert len(server.objects.versions) == 4
+        *_, uncached = server.objects.versions.values()
+        tasks = uncached["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+        assert [task["cachingOptions"] for task in tasks.values()] == [{}] * 5
+
+
+def test_somebody_who_uploads_at_the_same_time_is_no_problem(monkeypatch: pytest.MonkeyPatch):
+    with StandIn(succeeds) as server:
+        for method in ("upload", "upload_version"):
+            monkeypatch.setattr(server.objects, method, taken(getattr(server.objects, method)))
+        assert submit(server) == 0
+        assert (len(server.objects.pipelines), len(server.objects.versions)) == (1, 2)
+
+
+def taken(upload: Callable[..., Any]) -> Callable[..., Any]:
+    def by_somebody_else(*arguments: Any, **named: Any) -> Any:
+        upload(*arguments, **named)
+        raise Taken("Failed to create a pipeline version")
+
+    return by_somebody_else
+
+
+def test_a_run_that_is_cancelled_is_1_and_says_so(capsys: pytest.CaptureFixture[str]):
+    with StandIn(runs_on) as server:
+        after_looks(server, 2, lambda: next(iter(server.objects.executions.values())).terminate())
+        assert submit(server, "--wait") == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("The run was cancelled (")
+
+
+def test_ctrl_c_is_130_and_leaves_the_run(tmp_path: Path):
+    with StandIn(runs_on) as server:
+        command = [sys.executable, "-m", "drrho_pipelines.cli", "pipeline", "submit", "steering", *STORE, "--wait"]
+        with subprocess.Popen(
+            [*command, "--every", "0.1", "--host", server.url],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        ) as process:
+            assert process.stderr is not None
+            assert any('"train"' in line for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            *_, last = process.stderr.read().splitlines()
+        ((run_id, execution),) = server.objects.executions.items()
+        assert process.returncode == 130
+        assert last.startswith("Stopped waiting (")
+        assert last.endswith(f"The run goes on. To end it: drrho pipeline cancel {run_id}")
+        assert execution.state == "RUNNING"
+
+
+def test_python_gets_the_run_or_the_reason():
+    with StandIn(succeeds) as server:
+        done = drrho_pipelines.submit("steering", {"store": "s3://b", "train_seed": 3.0}, host=server.url, wait=True)
+        assert server.objects.runs[done.run_id]["runtime_config"]["parameters"]["train_seed"] == 3
+        with pytest.raises(ConfigError, match="unknown key 'hots'"):
+            drrho_pipelines.submit("steering", {"store": "s3://b"}, hots=server.url)
+    with StandIn(fails(TRACEBACK)) as server, pytest.raises(RunFailed, match="'evaluate' failed: ValueError: 3 is too many"):
+        drrho_pipelines.submit("steering", {"store": "s3://b"}, host=server.url, wait=True)
+
+
+def test_a_config_gives_the_parameters(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "my.yaml").write_text("store: s3://bucket/x\ndataset: pets\nreference: {model: run:first}\ntrain: {seed: 7}\n")
+    with StandIn(succeeds) as server:
+        assert drrho(server, "submit", "steering", "--config", str(tmp_path / "my.yaml"), "-p", "train_gpus=1") == 0
+        (run,) = server.objects.runs.values()
+    parameters = run["runtime_config"]["parameters"]
+    expected = {"store": "s3://bucket/x", "dataset": "pets", "reference_model": "run:first", "train_seed": 7, "train_gpus": "1"}
+    assert expected.items() <= parameters.items()
+
+
+def test_status_logs_and_cancel(capsys: pytest.CaptureFixture[str]):
+    with StandIn(succeeds) as server:
+        assert submit(server, "--wait") == 0
+        (run_id,) = server.objects.runs
+        capsys.readouterr()
+        assert drrho(server, "status", run_id) == 0
+        run, steps = results(capsys.readouterr().out)
+        assert (run["state"], steps) == ("SUCCEEDED", {"result": "steps", "ingest": "SUCCEEDED", "train": "SUCCEEDED"})
+        assert drrho(server, "status", run_id, "--wait") == 0
+        capsys.readouterr()
+        assert drrho(server, "logs", run_id) == 0
+        assert capsys.readouterr().out == "ingest | the log of ingest\ntrain | the log of train\n"
+        assert drrho(server, "logs", run_id, "train") == 0
+        assert capsys.readouterr().out == "the log of train\n"
+        assert drrho(server, "logs", run_id, "trian") == 2
+        assert "no step 'trian' that has begun" in (message := capsys.readouterr().err)
+        assert "Did you mean train?" in message
+        assert drrho(server, "cancel", run_id) == 2
+        assert "The run has ended already, as SUCCEEDED" in capsys.readouterr().err
+        for command in ("status", "logs", "cancel"):
+            assert drrho(server, command, "11111111-2222-3333-4444-555555555555") == 2
+            assert "Run 11111111-2222-3333-4444-555555555555 not found" in capsys.readouterr().err
+
+
+def test_cancel_ends_a_run(capsys: pytest.CaptureFixture[str]):
+    with StandIn(runs_on) as server:
+        assert submit(server) == 0
+        ((run_id, execution),) = server.objects.executions.items()
+        assert drrho(server, "cancel", run_id) == 0
+        assert drrho(server, "status", run_id, "--wait", "--every", "0.1") == 1
+        assert execution.state == "FAILED"
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["state"] in ("CANCELING", "CANCELED")
+
+
+def test_a_server_of_many_users_needs_a_namespace(capsys: pytest.CaptureFixture[str]):
+    with StandIn(succeeds, multi_user=True) as server:
+        assert submit(server) == 2
+        assert "Several users share this server" in capsys.readouterr().err
+        assert submit(server, "--namespace", "team", "--wait") == 0
+
+
+def test_the_servers_first_word_on_a_failed_run_may_be_late(capsys: pytest.CaptureFixture[str]):
+    """A run was seen as FAILED with all its steps still RUNNING: the step is looked for until it is shown."""
+    with StandIn(fails(TRACEBACK)) as server:
+        assert submit(server, "--wait") == 1
+        states = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    told = [(event.get("step"), event["state"]) for event in states]
+    assert told.index((None, "FAILED")) < told.index(("evaluate", "FAILED"))
