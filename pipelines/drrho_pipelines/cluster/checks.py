@@ -17,7 +17,8 @@ from drrho_pipelines.cluster.connection import DEFAULTS, Cluster, Forbidden, con
 from drrho_pipelines.cluster.kinds import kinds
 from drrho_pipelines.cluster.resources import gpus, queue, server
 from drrho_pipelines.cluster.rights import FIX, rights
-from drrho_pipelines.parameters import KEYS, SHARED
+from drrho_pipelines.parameters import SHARED
+from drrho_pipelines.pods import KEYS
 
 ACCOUNTS = ("pipeline-runner", "default-editor")
 """What runs have as service account: of Kubeflow Pipelines alone, and in a profile."""
