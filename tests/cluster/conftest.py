@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("cluster", "tests/cluster")
     group.addoption("--kubeconfig", help="use this cluster instead of a new one on this machine; nothing is built")
     group.addoption("--cluster", help="use this running cluster of the harness, made by `make cluster` (its name is local)")
-    group.addoption("--image", default=PRODUCT, help="the product's image, with --kubeconfig (default: %(default)s)")
+    group.addoption("--image", default=PRODUCT, help="the product's image in that cluster (default: %(default)s)")
     group.addoption("--host-ip", help="with --kubeconfig: address of this machine as pods see it (default: found out)")
 
 
@@ -104,7 +104,11 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Access]:
         system.enter(own.network, system.NEW_NET)
         try:
             yield Access(
-                kubeconfig=here.kubeconfig, program=own.programs / "kubectl", image=PRODUCT, node=here.node, node_ip=here.node_ip
+                kubeconfig=here.kubeconfig,
+                program=own.programs / "kubectl",
+                image=_option(config, "image") or PRODUCT,
+                node=here.node,
+                node_ip=here.node_ip,
             )
         finally:
             system.enter(f"/proc/self/fd/{before.fileno()}", system.NEW_NET)
