@@ -184,7 +184,7 @@ class TestMake:
 
 
 class TestClusterTests:
-    """They need root, programs built for half an hour and a cluster: only who asks for them gets them."""
+    """They need root, programs that take long to build, and a cluster: only who asks for them gets them."""
 
     ONLY_THEM = ("-p", "no:cacheprovider", "--collect-only", "--quiet", "--ignore-glob=tests/[!c]*", "--ignore=tests/cli")
 

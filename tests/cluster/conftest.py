@@ -32,6 +32,7 @@ from testcluster.report import Progress
 HERE = Path(__file__).parent
 NAME = "test"
 _LEFT_OUT = pytest.StashKey[int]()
+_LAYOUT = pytest.StashKey[Path]()  # the product's image
 TEST_SECONDS = 900  # the first test's time holds the start of the cluster
 
 
@@ -39,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("cluster", "tests/cluster")
     group.addoption("--kubeconfig", help="use this cluster instead of a new one on this machine; nothing is built")
     group.addoption("--cluster", help="use this running cluster of the harness, made by `make cluster` (its name is local)")
-    group.addoption("--image", default=PRODUCT, help="the product's image, with --kubeconfig (default: %(default)s)")
+    group.addoption("--image", default=PRODUCT, help="the product's image in that cluster (default: %(default)s)")
     group.addoption("--host-ip", help="with --kubeconfig: address of this machine as pods see it (default: found out)")
 
 
@@ -67,7 +68,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if ours and not any(_option(config, option) for option in ("kubeconfig", "cluster", "collectonly")):
         with _uncaptured(config):
-            build_all(Progress())
+            config.stash[_LAYOUT] = build_all(Progress())
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -97,28 +98,22 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Access]:
     own = Cluster(_option(config, "cluster") or NAME, Progress())
     with _uncaptured(config):
         if not _option(config, "cluster"):
-            _start(own)
+            own.start_with_everything(config.stash[_LAYOUT])
     here, outside = own.places, "/proc/self/ns/net"
     with open(outside, "rb") as before:
         system.enter(own.network, system.NEW_NET)
         try:
             yield Access(
-                kubeconfig=here.kubeconfig, program=own.programs / "kubectl", image=PRODUCT, node=here.node, node_ip=here.node_ip
+                kubeconfig=here.kubeconfig,
+                program=own.programs / "kubectl",
+                image=_option(config, "image") or PRODUCT,
+                node=here.node,
+                node_ip=here.node_ip,
             )
         finally:
             system.enter(f"/proc/self/fd/{before.fileno()}", system.NEW_NET)
             if not _option(config, "cluster"):
                 own.stop()
-
-
-def _start(own: Cluster) -> None:
-    try:
-        own.start()
-        own.install_operators()
-        own.load_product()
-    except BaseException:
-        own.stop()
-        raise
 
 
 def _foreign(kubeconfig: Path, image: str, address: str | None) -> Access:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,10 +40,12 @@ def _inode(path: Path) -> int:
         return 0
 
 
-@pytest.fixture
-def own_machine(request: pytest.FixtureRequest) -> None:
+@pytest.fixture(scope="module")
+def own_machine(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.config.getoption("kubeconfig", None):
         pytest.skip("another cluster is not ours to remove")
+    yield
+    shutil.rmtree(Cluster(NAME).places.state)  # what a next cluster of this name would have used again
 
 
 def test_nothing_is_left_after_the_end(own_machine):

@@ -67,7 +67,7 @@ def programs_folder(cache: Path) -> Path:
 def build_programs(cache: Path, progress: Progress) -> Path:
     """Build what is missing and return `programs_folder`; a program that was built stays if the next one fails.
 
-    About 30 minutes of two cores with nothing built. Go's caches are removed afterwards, unless GOCACHE and GOMODCACHE name
+    28 minutes of CPU time with nothing built. Go's caches are removed afterwards, unless GOCACHE and GOMODCACHE name
     them.
     """
     with locked(cache / "programs.lock", progress):
@@ -78,7 +78,7 @@ def _build_missing(cache: Path, folder: Path, progress: Progress) -> Path:
     missing = [program for program in ALL if not (folder / "bin" / program.name).exists()]
     if not missing and (folder / "modules").exists():
         return folder
-    progress.say(f"{len(missing)} Go programs to build, once: about half an hour on two cores; they stay in {folder}")
+    progress.say(f"{len(missing)} Go programs to build, once: about a quarter of an hour on two idle cores; they stay in {folder}")
     (folder / "bin").mkdir(parents=True, exist_ok=True)
     work = cache / "go"
     environment = _environment(cache, work, progress)

@@ -93,12 +93,29 @@ class Cluster:
             assert runc is not None
             write_settings(here, oci.image_name("pause", self.tag), runc)
             self._supervise(lock, stay)
-            self._wait("containerd", lambda: self._containerd("version") is not None)
-            self._import_singles()
-            self._wait("the API server", lambda: self._ready_node() is not None)
-            self._wait("the node", lambda: self._ready_node() == "True")
-            self.apply((HERE / "manifests/base.yaml").read_text().replace("TAG", self.tag))
-            self.kubectl("--namespace=kube-system", "rollout", "status", "deployment/coredns", ROLLOUT)
+            try:
+                self._wait_until_up()
+            except BaseException:
+                self._end_supervisor()
+                raise
+
+    def _wait_until_up(self) -> None:
+        self._wait("containerd", lambda: self._containerd("version") is not None)
+        self._import_singles()
+        self._wait("the API server", lambda: self._ready_node() is not None)
+        self._wait("the node", lambda: self._ready_node() == "True")
+        self.apply((HERE / "manifests/base.yaml").read_text().replace("TAG", self.tag))
+        self.kubectl("--namespace=kube-system", "rollout", "status", "deployment/coredns", ROLLOUT)
+
+    def start_with_everything(self, layout: Path, *, stay: bool = False) -> None:
+        """Start the cluster with the operators in it, and the product's image from the OCI layout that `build_all` returned."""
+        self.start(stay=stay)
+        try:
+            self.install_operators()
+            self.load_product(layout)
+        except BaseException:
+            self.stop()
+            raise
 
     def install_operators(self) -> None:
         """Install the training operators and Kueue from the manifests of their modules, as pods."""
@@ -109,9 +126,8 @@ class Cluster:
                 namespace, _, name = deployment.partition("/")
                 self.kubectl(f"--namespace={namespace}", "rollout", "status", f"deployment/{name}", ROLLOUT)
 
-    def load_product(self) -> None:
-        """Build the product's image and give it to the cluster: only layers that it lacks are copied."""
-        layout = image.build_image(self.places.cache, self.progress)
+    def load_product(self, layout: Path) -> None:
+        """Give the product's image to the cluster: only layers that it lacks are copied."""
         with self.progress.step("loading the product's image"):
             known = set(self._need("content", "ls", "--quiet").split())
             command = [*self._ctr, "images", "import", "-"]
@@ -120,16 +136,20 @@ class Cluster:
                 image.write_archive(layout, known, importer.stdin)
             image.share_blobs(layout, self.places.state / "containerd/io.containerd.content.v1.content/blobs/sha256")
             assert PRODUCT in self._need("images", "ls", "--quiet").split()
+            self._forget_old_images()
 
     def stop(self) -> None:
         """End the cluster and wait until it is gone; does nothing if it does not run."""
+        self._end_supervisor()
+        with self._alone(END_SECONDS):
+            clean(self.places)  # of a supervisor that was killed
+
+    def _end_supervisor(self) -> None:
         if process := self.supervisor:
             os.kill(process, signal.SIGTERM)
         if self._supervisor is not None:
             self._supervisor.wait(timeout=END_SECONDS)
             self._supervisor = None
-        with self._alone(END_SECONDS):
-            clean(self.places)  # of a supervisor that was killed
 
     @contextmanager
     def _alone(self, seconds: float) -> Iterator[IO[str]]:
@@ -208,6 +228,14 @@ class Cluster:
                 oci.write_busybox(self.tag, archive)
                 self._need("images", "import", str(archive))
 
+    def _forget_old_images(self) -> None:
+        """Remove images that have lost their name to a newer one: kubelet knows them by id too, and would keep them for ever."""
+        lines = [line.split() for line in self._need("images", "ls").splitlines()[1:]]
+        named = {digest for name, _, digest, *_ in lines if not name.startswith("sha256:")}
+        for name, _, digest, *_ in lines:
+            if digest not in named:
+                self._need("images", "rm", "--sync", name)
+
     def _operator_manifests(self, name: str) -> str:
         """Build the manifests of one operator; kustomize wants relative paths, so all lie in one folder for that time."""
         with tempfile.TemporaryDirectory(dir=self.places.run) as folder:
@@ -219,10 +247,10 @@ class Cluster:
             return self.kubectl("kustomize", "--load-restrictor=LoadRestrictionsNone", str(target))
 
 
-def build_all(progress: Progress) -> None:
-    """Install, fetch and build everything that a cluster needs and that is not there yet."""
+def build_all(progress: Progress) -> Path:
+    """Install, fetch and build everything that a cluster needs and that is not there yet; return the image's OCI layout."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     packages.install_packages(progress)
     build_programs(cache, progress)
-    image.build_image(cache, progress)
+    return image.build_image(cache, progress)
