@@ -15,6 +15,7 @@ from drrho_clip.schema import Config
 from drrho_clip.storage import Store
 from drrho_components.evaluate import evaluate
 from drrho_components.ingest import ingest
+from drrho_components.launch import JobConfig
 from drrho_components.reference import reference
 from drrho_components.report import report
 from drrho_components.steps import fingerprint, settings
@@ -28,7 +29,7 @@ COMPONENTS: dict[str, Any] = {
     "report": report,
 }
 COMMON = {"store", "store_endpoint", "depends_on"}
-OWN = {"train": {"launcher", "nodes", "processes"}}
+OWN = {"train": {"launcher", *JobConfig.model_fields}}
 
 
 def scalar(field: FieldInfo) -> type:
@@ -44,6 +45,14 @@ def test_a_component_has_the_settings_of_its_step_with_their_defaults(name: str)
     for key in COMMON | OWN.get(name, set()):
         declared.pop(key, None)
     assert declared == {key: (scalar(field), field.default) for key, field in config.model_fields.items()}
+
+
+def test_train_has_the_settings_of_a_job_with_their_defaults():
+    parameters = inspect.signature(train.python_func).parameters
+    declared = {key: (parameters[key].annotation, parameters[key].default) for key in JobConfig.model_fields}
+    assert declared == {
+        key: (int if isinstance(field.default, int) else str, field.default) for key, field in JobConfig.model_fields.items()
+    }
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
