@@ -12,7 +12,7 @@ export STORE FOLDER DATA ARGS IMAGE BASE TORCH_INDEX EXTRAS
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo clipart test lint format docs bench constraints image clean
+.PHONY: help install demo clipart test test-cluster cluster cluster-down lint format docs bench constraints image clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-20s%s\n' "$$name" "$$text"; done
@@ -29,6 +29,15 @@ clipart: $(STAMP) ## The same on 8,000 clip-art pictures of Debian's (DATA=folde
 
 test: $(STAMP) ## Run the test suite (ARGS="-k name" and the like go to pytest)
 	@$(BIN)/pytest $$ARGS
+
+test-cluster: $(STAMP) ## Run the tests that need Kubernetes, on one made for them (root and Linux; ARGS="--kubeconfig FILE" takes another)
+	@$(BIN)/pytest tests/cluster $$ARGS
+
+cluster: $(STAMP) ## Start the tests' Kubernetes and leave it running, with the product's image in it
+	@PYTHONPATH=tests/cluster $(BIN)/python -m testcluster up
+
+cluster-down: $(STAMP) ## Remove what `make cluster` started
+	@PYTHONPATH=tests/cluster $(BIN)/python -m testcluster down
 
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import IO, Self
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -44,11 +45,11 @@ class SeaweedServer:
 
     Inside, `environment` holds the AWS_* variables that lead to it and `store_uri` its bucket. The server ends with the
     context, with an exception or Ctrl-C in it and, on Linux, with the thread that entered it, however that dies.
-    StorageError if it cannot start.
+    It listens on the address `host` alone. StorageError if it cannot start.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, bucket: str = BUCKET) -> None:
-        self.folder, self.bucket = Path(folder).absolute(), bucket
+    def __init__(self, folder: str | os.PathLike[str], *, bucket: str = BUCKET, host: str = HOST) -> None:
+        self.folder, self.bucket, self.host = Path(folder).absolute(), bucket, host
         self.endpoint = ""
         self._access_key = self._secret_key = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +69,7 @@ class SeaweedServer:
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs in its environment to use the server, whatever else is set there."""
-        direct = ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), HOST)))
+        direct = ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), self.host)))
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ENDPOINT_URL_S3": self.endpoint,
@@ -103,8 +104,8 @@ class SeaweedServer:
     def _start(self, weed: Path) -> None:
         deadline = time.monotonic() + START_SECONDS
         for attempt in range(_STARTS):
-            ports = free_ports(self.folder / "port")
-            self.endpoint = f"http://{HOST}:{ports['s3']}"
+            ports = free_ports(self.folder / "port", self.host)
+            self.endpoint = f"http://{self.host}:{ports['s3']}"
             self._process = self._spawn(weed, ports)
             if self._wait_until_ready(deadline):
                 return
@@ -119,7 +120,8 @@ class SeaweedServer:
     def _spawn(self, weed: Path, ports: dict[str, int]) -> subprocess.Popen[bytes]:
         assert self._lock is not None
         command = [
-            *(str(weed), "-logtostderr=true", "mini", f"-dir={self.folder / 'data'}", f"-ip={HOST}", f"-ip.bind={HOST}"),
+            *(str(weed), "-logtostderr=true", "mini", f"-dir={self.folder / 'data'}"),
+            *(f"-ip={self.host}", f"-ip.bind={self.host}"),
             *(
                 "-master.telemetry=false",
                 "-master.resumeState=false",
@@ -200,7 +202,7 @@ def find_weed() -> Path:
     return found
 
 
-def free_ports(kept: Path) -> dict[str, int]:
+def free_ports(kept: Path, host: str = HOST) -> dict[str, int]:
     """Return a free port for each part of the server, whose gRPC twin is free too: those of the last start where possible.
 
     The server knows itself by its ports; `kept` is the file that remembers the first of them.
@@ -208,25 +210,26 @@ def free_ports(kept: Path) -> dict[str, int]:
     last = [int(text) for text in (kept.read_text() if kept.exists() else "").split() if text.isdecimal()]
     for first in (*last, *random.SystemRandom().sample(_PORTS, 50)):
         ports = range(first, first + len(_ROLES))
-        if first in _PORTS and all(_free(port) and _free(port + _GRPC) for port in ports):
+        if first in _PORTS and all(_free(host, port) and _free(host, port + _GRPC) for port in ports):
             kept.write_text(str(first))
             return dict(zip(_ROLES, ports, strict=True))
-    raise StorageError("There are no free ports for the object store", where=f"{HOST}, {_PORTS.start} to {_PORTS.stop}")
+    raise StorageError("There are no free ports for the object store", where=f"{host}, {_PORTS.start} to {_PORTS.stop}")
 
 
-def _free(port: int) -> bool:
+def _free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
 
 
 def _listens(endpoint: str) -> bool:
+    address = urlsplit(endpoint)
     try:
-        with socket.create_connection((HOST, int(endpoint.rpartition(":")[2])), timeout=1):
+        with socket.create_connection((address.hostname, address.port), timeout=1):
             return True
     except OSError:
         return False

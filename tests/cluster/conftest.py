@@ -1,0 +1,172 @@
+"""A real Kubernetes cluster for the tests here, and what they share; `make test-cluster` runs them.
+
+Fixtures:
+    cluster     (session) the running cluster: `kubectl`, `apply`, `api`, `wait_for`, the product's image, the node
+    s3          (session) a real S3 server that tests and pods reach at the same address, with its Secret as Kubeflow shapes it
+    namespace   (test) a fresh namespace that enforces Pod Security "restricted", with the Secret of `s3`
+    gpus        (test) a function that pretends GPUs on the node until the test ends
+
+With the cluster of this machine, the tests' own process is inside the cluster's network: the API, pods and Services are reached
+directly, and nothing else is. With --kubeconfig it is where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testcluster import packages, system
+from testcluster.access import S3, Access, local_address
+from testcluster.cluster import Cluster, build_all
+from testcluster.places import PRODUCT
+from testcluster.report import Progress
+
+from drrho_pipelines.seaweed import SeaweedServer
+
+HERE = Path(__file__).parent
+NAME = "test"
+_LEFT_OUT = pytest.StashKey[int]()
+TEST_SECONDS = 900  # the first test's time holds the start of the cluster
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cluster", "tests/cluster")
+    group.addoption("--kubeconfig", help="use this cluster instead of a new one on this machine; nothing is built")
+    group.addoption("--cluster", help="use this running cluster of the harness, made by `make cluster` (its name is local)")
+    group.addoption("--image", default=PRODUCT, help="the product's image, with --kubeconfig (default: %(default)s)")
+    group.addoption("--host-ip", help="with --kubeconfig: address of this machine as pods see it (default: found out)")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the cluster's tests out unless they were asked for; skip them where no cluster can be."""
+    ours = [item for item in items if item.path.is_relative_to(HERE)]
+    if not _asked(config):
+        items[:] = [item for item in items if item not in ours]
+        config.hook.pytest_deselected(items=ours)
+        config.stash[_LEFT_OUT] = len(ours)
+        return
+    reason = "" if config.getoption("kubeconfig") else packages.why_not()
+    for item in ours:
+        item.add_marker(pytest.mark.cluster)
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=f"no test cluster: {reason}; --kubeconfig FILE takes another one"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the cluster needs before any test's time runs."""
+    ours = [item for item in session.items if item.path.is_relative_to(HERE) and not item.get_closest_marker("skip")]
+    config = session.config
+    if ours and not (config.getoption("kubeconfig") or config.getoption("collectonly")):
+        with _uncaptured(config):
+            build_all(Progress())
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if left_out := config.stash.get(_LEFT_OUT, 0):
+        terminalreporter.write_line(f"{left_out} tests on a real cluster were left out: `make test-cluster` runs them.")
+
+
+def _asked(config: pytest.Config) -> bool:
+    """Whether the command names this folder, something in it, or the marker."""
+    root = config.invocation_params.dir
+    named = any((root / argument.split("::")[0]).resolve().is_relative_to(HERE) for argument in config.args)
+    return named or "cluster" in (config.getoption("markexpr") or "")
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Access]:
+    """The cluster, with the operators and the product's image in it."""
+    config = request.config
+    if kubeconfig := config.getoption("kubeconfig"):
+        yield _foreign(Path(kubeconfig).absolute(), config.getoption("image"), config.getoption("host_ip"))
+        return
+    own = Cluster(config.getoption("cluster") or NAME, Progress())
+    with _uncaptured(config):
+        if not config.getoption("cluster"):
+            own.stop()  # of a run that was killed
+            _start(own)
+    here, outside = own.places, "/proc/self/ns/net"
+    with open(outside, "rb") as before:
+        system.enter(own.network, system.NEW_NET)
+        try:
+            yield Access(
+                kubeconfig=here.kubeconfig, program=own.programs / "kubectl", image=PRODUCT, node=here.node, node_ip=here.node_ip
+            )
+        finally:
+            system.enter(f"/proc/self/fd/{before.fileno()}", system.NEW_NET)
+            if not config.getoption("cluster"):
+                own.stop()
+
+
+def _start(own: Cluster) -> None:
+    try:
+        own.start()
+        own.install_operators()
+        own.load_product()
+    except BaseException:
+        own.stop()
+        raise
+
+
+def _foreign(kubeconfig: Path, image: str, address: str | None) -> Access:
+    access = Access(kubeconfig=kubeconfig, program="kubectl", image=image, node="", node_ip=address or local_address(kubeconfig))
+    nodes = access.get("default", "nodes")["items"]
+    return dataclasses.replace(access, node=nodes[0]["metadata"]["name"])
+
+
+def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
+    """Let what the harness says be seen while it works."""
+    manager = config.pluginmanager.getplugin("capturemanager")
+    return manager.global_and_fixture_disabled() if manager else nullcontext()
+
+
+@pytest.fixture(scope="session")
+def s3(cluster: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """An S3 server on this machine, at an address that pods reach."""
+    with SeaweedServer(tmp_path_factory.mktemp("s3"), host=cluster.node_ip) as server:
+        yield S3(server)
+
+
+@pytest.fixture
+def namespace(cluster: Access, s3: S3) -> Iterator[str]:
+    """Name of a fresh namespace that enforces Pod Security "restricted"; it is deleted without waiting."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    cluster.apply("default", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    cluster.apply(name, s3.secret())
+    cluster.wait_for(
+        "the default service account", lambda: cluster.run_kubectl("-n", name, "get", "sa", "default").returncode == 0
+    )
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def gpus(cluster: Access) -> Iterator[Callable[[int], None]]:
+    """A function that gives the node a number of nvidia.com/gpu that are not there: enough for the scheduler."""
+    path = "/status/capacity/nvidia.com~1gpu"
+
+    def patch(operation: dict[str, str]) -> None:
+        change = json.dumps([operation | {"path": path}])
+        cluster.kubectl("patch", "node", cluster.node, "--subresource=status", "--type=json", f"--patch={change}")
+
+    def pretend(count: int) -> None:
+        patch({"op": "add", "value": str(count)})
+        cluster.wait_for("the node's GPUs", lambda: allocatable() == str(count))
+
+    def allocatable() -> str | None:
+        found: str | None = cluster.get("default", "node", cluster.node)["status"]["allocatable"].get("nvidia.com/gpu")
+        return found
+
+    pretend(0)
+    yield pretend
+    patch({"op": "remove"})

@@ -1,0 +1,3 @@
+module drrho.test/pause
+
+go 1.24.0
