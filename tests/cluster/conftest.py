@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from drrho_pipelines.seaweed import SeaweedServer
 from testcluster import packages, system
 from testcluster.access import S3, Access, local_address
 from testcluster.cluster import Cluster, build_all
 from testcluster.places import PRODUCT
 from testcluster.report import Progress
-
-from drrho_pipelines.seaweed import SeaweedServer
 
 HERE = Path(__file__).parent
 NAME = "test"
@@ -65,7 +65,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the cluster needs before any test's time runs."""
     ours = [item for item in session.items if item.path.is_relative_to(HERE) and not item.get_closest_marker("skip")]
     config = session.config
-    if ours and not (config.getoption("kubeconfig") or config.getoption("collectonly")):
+    if ours and not any(config.getoption(option) for option in ("kubeconfig", "cluster", "collectonly")):
         with _uncaptured(config):
             build_all(Progress())
 

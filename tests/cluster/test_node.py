@@ -6,10 +6,10 @@ import socket
 
 import kubernetes
 import pytest
-from testcluster.access import S3, Access
-from testcluster.pods import container, pod, pod_spec
 
 from drrho_clip.storage import open_store
+from testcluster.access import S3, Access
+from testcluster.pods import container, pod, pod_spec
 
 
 def test_node_is_ready(cluster: Access):

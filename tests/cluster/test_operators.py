@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from testcluster.access import Access
 from testcluster.pods import container, pod, pod_spec, pytorch_job
 
@@ -36,7 +37,7 @@ def test_pytorchjob_with_a_wrong_container_name_is_refused(cluster: Access, name
     job = pytorch_job("wrong", cluster.image, TORCHRUN)
     for replica in job["spec"]["pytorchReplicaSpecs"].values():
         replica["template"]["spec"]["containers"][0]["name"] = "main"
-    with pytest.raises(RuntimeError, match="container named pytorch"):
+    with pytest.raises(RuntimeError, match="container with name pytorch"):
         cluster.apply(namespace, job)
 
 

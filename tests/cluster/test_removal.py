@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from testcluster import system
 from testcluster.cluster import Cluster
 from testcluster.places import HERE

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .places import HERE
-from .report import Progress
+from .report import Progress, locked
 
 GO = (1, 25)
 KUBERNETES = "v1.34.4"
@@ -70,7 +70,11 @@ def build_programs(cache: Path, progress: Progress) -> Path:
     About 30 minutes of two cores with nothing built. Go's caches are removed afterwards, unless GOCACHE and GOMODCACHE name
     them.
     """
-    folder = programs_folder(cache)
+    with locked(cache / "programs.lock", progress):
+        return _build_missing(cache, programs_folder(cache), progress)
+
+
+def _build_missing(cache: Path, folder: Path, progress: Progress) -> Path:
     missing = [program for program in ALL if not (folder / "bin" / program.name).exists()]
     if not missing and (folder / "modules").exists():
         return folder
@@ -80,7 +84,7 @@ def build_programs(cache: Path, progress: Progress) -> Path:
     environment = _environment(cache, work, progress)
     for number, program in enumerate(missing, start=1):
         with progress.step(f"{number}/{len(missing)} {program.name}"):
-            _build(program, folder / "bin" / program.name, environment)
+            _build_one(program, folder / "bin" / program.name, environment)
     _copy_manifests(folder, environment)
     shutil.rmtree(work, ignore_errors=True)
     for old in cache.glob("programs-*"):
@@ -115,7 +119,7 @@ def _version(go: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", shown.stdout)[:2])
 
 
-def _build(program: Program, target: Path, environment: dict[str, str]) -> None:
+def _build_one(program: Program, target: Path, environment: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built = Path(folder) / program.name
         flags = f"-ldflags=-s -w {program.flags}"

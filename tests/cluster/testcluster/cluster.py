@@ -16,7 +16,7 @@ from pathlib import Path
 from . import image, oci, packages, system
 from .build import build_programs, programs_folder
 from .keys import make_keys
-from .places import HERE, PRODUCT, Places, cache_folder, places
+from .places import HERE, PRODUCT, REGISTRY, Places, cache_folder, places
 from .report import Progress
 from .settings import write_settings
 
@@ -109,10 +109,13 @@ class Cluster:
     def load_product(self) -> None:
         """Build the product's image and give it to the cluster: only layers that it lacks are copied."""
         layout = image.build_image(self.places.cache, self.progress)
-        with self.progress.step("loading the product's image"), tempfile.TemporaryDirectory(dir=self.places.cache) as folder:
-            archive = Path(folder) / "image.tar"
-            image.missing_blobs(layout, set(self._need("content", "ls", "--quiet").split()), archive)
-            self._need("images", "import", str(archive))
+        with self.progress.step("loading the product's image"):
+            known = set(self._need("content", "ls", "--quiet").split())
+            command = [*self._ctr, "images", "import", "-"]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as importer:
+                assert importer.stdin is not None
+                image.write_archive(layout, known, importer.stdin)
+            image.share_blobs(layout, self.places.state / "containerd/io.containerd.content.v1.content/blobs/sha256")
             assert PRODUCT in self._need("images", "ls", "--quiet").split()
 
     def stop(self) -> None:
@@ -157,9 +160,12 @@ class Cluster:
             return self.kubectl("get", "node", self.places.node, "--output", path).strip()
         return None
 
+    @property
+    def _ctr(self) -> list[str]:
+        return ["ctr", f"--address={self.places.socket}", "--namespace=k8s.io"]
+
     def _containerd(self, *arguments: str) -> str | None:
-        command = ["ctr", f"--address={self.places.socket}", "--namespace=k8s.io", *arguments]
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = subprocess.run([*self._ctr, *arguments], capture_output=True, text=True)
         return None if result.returncode else result.stdout
 
     def _need(self, *arguments: str) -> str:
@@ -172,7 +178,7 @@ class Cluster:
         """Give containerd the cluster's own images, and take away those of earlier programs."""
         known = self._need("images", "ls", "--quiet").split()
         for name in known:
-            if name.startswith(f"{oci.REGISTRY}/") and not name.endswith(f":{self.tag}"):
+            if name.startswith(f"{REGISTRY}/") and not name.endswith(f":{self.tag}"):
                 self._need("images", "rm", name)
         with tempfile.TemporaryDirectory(dir=self.places.cache) as folder:
             archive = Path(folder) / "image.tar"

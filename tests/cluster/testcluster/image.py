@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
 import json
 import os
+import runpy
 import subprocess
 import tarfile
 import tempfile
 import tomllib
+from collections.abc import Container
 from pathlib import Path
+from typing import IO, Any
 
+from . import system
 from .places import PRODUCT, ROOT
-from .report import Progress
+from .report import Progress, locked
 
 BASE = "localhost/drrho-base:1"
 PACKAGES = "ca-certificates,python3,python3-venv"
@@ -26,49 +31,85 @@ PRUNE = (
 
 def extras() -> str:
     """Return the optional dependencies that the image brings."""
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    return f"[{','.join(name for name in ('demo', 'cluster') if name in known)}]"
+    return f"[{','.join(name for name in ('demo', 'cluster') if name in _project()['optional-dependencies'])}]"
+
+
+def _project() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return table
+
+
+def images_folder(cache: Path) -> Path:
+    """Folder of the image's layers: a new one for other dependencies, so that what is old can go; the wheel's layer is small."""
+    requirements = runpy.run_path(str(ROOT / "images/requirements.py"))["requirements"](_project(), extras())
+    digest = hashlib.sha256("\n".join((PRUNE, SUITE, PACKAGES, *requirements)).encode())
+    for name in ("images/Dockerfile", "constraints.txt"):
+        digest.update((ROOT / name).read_bytes())
+    return cache / f"images-{digest.hexdigest()[:12]}"
 
 
 def build_image(cache: Path, progress: Progress) -> Path:
     """Build the image PRODUCT and return the OCI layout folder that holds it; layers that are there already stay."""
-    store = cache / "images"
-    _build_base(store, cache, progress)
-    with progress.step("product image"), tempfile.TemporaryDirectory(dir=cache) as folder:
-        command = _buildah(store, "build", "--layers", "--file", str(ROOT / "images/Dockerfile"), "--tag", PRODUCT)
+    with locked(cache / "image.lock", progress):
+        return _build(cache, images_folder(cache), progress)
+
+
+def _build(cache: Path, folder: Path, progress: Progress) -> Path:
+    log = cache / "image.log"
+    for old in cache.glob("images-*"):
+        if old != folder:
+            system.remove_tree(old)
+    _build_base(folder, cache, progress)
+    _run(_buildah(folder, "rm", "--all"), log)  # what an interrupted build left
+    with progress.step("product image"), tempfile.TemporaryDirectory(dir=cache) as temporary:
+        command = _buildah(folder, "build", "--layers", "--file", str(ROOT / "images/Dockerfile"), "--tag", PRODUCT)
         for name, value in (("BASE", BASE), ("EXTRAS", extras()), ("PRUNE", PRUNE)):
             command += ["--build-arg", f"{name}={value}"]
-        for volume in _pip_volumes(Path(folder)):
+        for volume in _pip_volumes(Path(temporary)):
             command += ["--volume", volume]
-        _run([*command, str(ROOT)], cache / "image.log")
-        layout = store / "layout"
-        _run(_buildah(store, "push", "--disable-compression", PRODUCT, f"oci:{layout}:{PRODUCT}"), cache / "image.log")
+        _run([*command, str(ROOT)], log)
+        layout = folder / "layout"
+        # Uncompressed, so that layers are known by their digests: those that the layout has are not written again.
+        stored = f"containers-storage:[overlay@{folder / 'root'}+{folder / 'run'}]{PRODUCT}"
+        _run(["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", stored, f"oci:{layout}:{PRODUCT}"], log)
         _drop_unused(layout)
-        _run(_buildah(store, "rmi", "--prune"), cache / "image.log")
     return layout
 
 
-def _build_base(store: Path, cache: Path, progress: Progress) -> None:
-    if not subprocess.run(_buildah(store, "inspect", BASE), capture_output=True).returncode:
-        return
-    with progress.step("base image (debootstrap)"), tempfile.TemporaryDirectory(dir=cache) as folder:
-        root, log = Path(folder) / "root", cache / "image.log"
-        _run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root)], log)
-        archive = Path(folder) / "root.tar"
-        leave = [f"--exclude=./{path}" for path in ("dev/*", "proc/*", "sys/*", "var/cache/apt/*", "var/lib/apt/lists/*")]
-        _run(["tar", "--numeric-owner", *leave, "-cf", str(archive), "-C", str(root), "."], log)
-        (Path(folder) / "Dockerfile").write_text("FROM scratch\nADD root.tar /\n")
-        _run(_buildah(store, "build", "--tag", BASE, "--file", f"{folder}/Dockerfile", folder), log)
+def _build_base(folder: Path, cache: Path, progress: Progress) -> None:
+    archive, log = cache / f"base-{SUITE}.tar", cache / "image.log"
+    if not archive.exists():
+        with progress.step("base image (debootstrap)"), tempfile.TemporaryDirectory(dir=cache) as temporary:
+            root, unfinished = Path(temporary) / "root", Path(temporary) / "root.tar"
+            _run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root)], log)
+            leave = [f"--exclude=./{path}" for path in ("dev/*", "proc/*", "sys/*", "var/cache/apt/*", "var/lib/apt/lists/*")]
+            _run(["tar", "--numeric-owner", *leave, "-cf", str(unfinished), "-C", str(root), "."], log)
+            unfinished.rename(archive)
+    if subprocess.run(_buildah(folder, "inspect", "--type=image", BASE), capture_output=True).returncode:
+        with tempfile.TemporaryDirectory(dir=cache) as temporary:
+            (Path(temporary) / "root.tar").hardlink_to(archive)
+            (Path(temporary) / "Dockerfile").write_text("FROM scratch\nADD root.tar /\n")
+            _run(_buildah(folder, "build", "--tag", BASE, "--file", f"{temporary}/Dockerfile", temporary), log)
 
 
-def missing_blobs(layout: Path, known: set[str], archive: Path) -> None:
+def write_archive(layout: Path, known: Container[str], stream: IO[bytes]) -> None:
     """Write an OCI archive of what `layout` has beyond the digests in `known`; what names the image is always in it."""
-    with tarfile.open(archive, "w") as tar:
+    with tarfile.open(fileobj=stream, mode="w|") as tar:
         for name in ("oci-layout", "index.json"):
             tar.add(layout / name, name)
         for blob in sorted((layout / "blobs/sha256").iterdir()):
             if f"sha256:{blob.name}" not in known:
                 tar.add(blob, f"blobs/sha256/{blob.name}")
+
+
+def share_blobs(layout: Path, content: Path) -> None:
+    """Keep the layout's blobs that are also in the folder `content`, containerd's, once on the disk: neither ever changes one."""
+    for blob in (layout / "blobs/sha256").iterdir():
+        other = content / blob.name
+        if other.exists() and not other.samefile(blob):
+            linked = blob.with_suffix(".linked")
+            linked.hardlink_to(other)
+            linked.replace(blob)
 
 
 def _drop_unused(layout: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from . import commands, system
 from .places import Places
 
-Started = dict[int, "subprocess.Popen[bytes]"]
+Started = dict[int, tuple[str, "subprocess.Popen[bytes]"]]
 # kubelet wants these kernel settings and would change them for the whole machine: it is shown files that say so already.
 _KERNEL = {
     "vm/overcommit_memory": 1,
@@ -93,7 +93,7 @@ def _connect(places: Places) -> None:
 def _start(places: Places, command: list[str], started: Started) -> None:
     with (places.logs / f"{command[0]}.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    started[process.pid] = process
+    started[process.pid] = (command[0], process)
 
 
 def _wait_for_api(places: Places, started: Started) -> None:
@@ -107,4 +107,4 @@ def _reap(started: Started, options: int) -> None:
     """Collect one ended process, ours or an orphan; the end of a program ends the cluster."""
     process, status = os.waitpid(-1, options)
     if process in started:
-        sys.exit(f"{started[process].args[0]} ended with {os.waitstatus_to_exitcode(status)}; its log says why")
+        sys.exit(f"{started[process][0]} ended with {os.waitstatus_to_exitcode(status)}; its log says why")

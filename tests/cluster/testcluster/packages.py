@@ -23,6 +23,7 @@ PACKAGES = {
     "busybox-static": "/usr/share/doc/busybox-static",
     "debootstrap": "debootstrap",
     "buildah": "buildah",
+    "skopeo": "skopeo",
     "util-linux": "nsenter",
 }
 _SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"

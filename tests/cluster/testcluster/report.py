@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
 
@@ -28,3 +30,15 @@ class Progress:
         self.say(f"{name} ...")
         yield
         self.say(f"{name}: {time.monotonic() - begun:.0f} s")
+
+
+@contextmanager
+def locked(path: Path, progress: Progress) -> Iterator[None]:
+    """Keep others out who build into the same cache, and wait for one who does so already."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say(f"waiting for another build in {path.parent}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 NEW_MOUNT, NEW_UTS, NEW_IPC, NEW_PID, NEW_NET = 0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000
 _BIND, _RECURSIVE, _PRIVATE, _SHARED, _SLAVE = 0x1000, 0x4000, 1 << 18, 1 << 20, 1 << 19
 _PR_SET_PDEATHSIG = 1
+_DETACH = 2
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -50,6 +52,15 @@ def hide_mounts() -> None:
     """Let no mount that is made from now on be seen outside, and let programs inside see each other's."""
     mount("none", "/", flags=_RECURSIVE | _SLAVE)
     mount("none", "/", flags=_RECURSIVE | _SHARED)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with everything below it, also where a program that was killed left mounts there."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    for target in sorted((line.split()[4] for line in lines), key=len, reverse=True):
+        if Path(target).is_relative_to(folder):
+            _call("umount2", os.fsencode(target), _DETACH)
+    shutil.rmtree(folder)
 
 
 def die_with_parent() -> None:
