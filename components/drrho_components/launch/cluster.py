@@ -9,7 +9,7 @@ from drrho_clip.errors import LaunchError
 from drrho_clip.observe import get_logger
 from drrho_clip.storage import Store, open_store
 from drrho_clip.training import read_config
-from drrho_clip.training.heartbeat import Heartbeat
+from drrho_clip.training.heartbeat import RENEWED_SECONDS, Heartbeat
 from drrho_components.launch.checks import check, own_container
 from drrho_components.launch.config import JobConfig
 from drrho_components.launch.kind import JobKind
@@ -42,7 +42,8 @@ class ClusterLauncher:
             )
         plan = self._plan(command, store, run, int(options.get("--metrics-port", "0")))
         holder = plan.kfp_run or (plan.owner or {}).get("uid") or os.uname().nodename
-        with Heartbeat(store, run, f"{self.namespace}/{holder}"):
+        every = min(RENEWED_SECONDS, self.config.launcher_timeout / 3)
+        with Heartbeat(store, run, f"{self.namespace}/{holder}", every=every):
             Session(self.cluster, self.kind, plan, store).run()
 
     def _plan(self, command: list[str], store: Store, run: str, metrics_port: int) -> Plan:

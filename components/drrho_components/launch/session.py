@@ -45,6 +45,7 @@ class Session:
         self.ends = time.monotonic() + self.config.deadline if self.config.deadline else None
         self.seen: set[tuple[str, ...]] = set()
         self.followers: dict[str, LogFollower] = {}
+        self.uid = ""
 
     def run(self) -> None:
         """See Launcher."""
@@ -57,8 +58,8 @@ class Session:
                 while not self._finished():
                     self._replace("ended_early")
         except BaseException:
-            keeper.delete(DELETE_SECONDS)
-            get_logger().info("job_deleted", job=self.plan.name)
+            if keeper.delete(DELETE_SECONDS) and self.uid:
+                get_logger().info("job_deleted", job=self.plan.name)
             raise
         finally:
             for watcher in watchers:
@@ -91,7 +92,10 @@ class Session:
         self._create()
 
     def _create(self) -> None:
-        made = self.cluster.create(self.jobs, self.manifest)
+        try:
+            made = self.cluster.create(self.jobs, self.manifest)
+        except ClusterError as error:
+            raise LaunchError(f"The cluster refused the {self.kind.name}: {error.what}", where=self.path) from None
         get_logger().info("job_created", job=self.plan.name, kind=self.kind.name, namespace=self.plan.namespace)
         self._own(made)
 
@@ -124,7 +128,6 @@ class Session:
             if self.phase == Phase.SUCCEEDED:
                 self._read_logs_to_the_end()
                 if self.store.head(layout.run_summary(self.plan.run)) is not None:
-                    get_logger().info("job_succeeded", job=self.plan.name)
                     return True
                 self.incidents.judge(now, "The job ended without finishing the run: its pods lost sight of the launcher")
                 return False
@@ -182,11 +185,11 @@ class Session:
         reason = None if gone else states.waiting(pod)
         if reason is None:
             self.why.pop(uid, None)
+            if states.running(pod) and not gone:
+                self._once(("runs", uid, str(states.restarts(pod))), "pod_runs", pod=name, node=pod["spec"].get("nodeName", ""))
         elif not (reason[0] == "ImagePullBackOff" and self.why.get(uid, ("",))[0] == "ErrImagePull"):
             self.why[uid] = reason
             self._once(("waits", uid, *reason), "pod_waits", pod=name, reason=reason[0], message=reason[1])
-        elif states.running(pod):
-            self._once(("runs", uid), "pod_runs", pod=name, node=pod["spec"].get("nodeName", ""))
         if self.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED):
             return
         for failure in states.failures(pod):
