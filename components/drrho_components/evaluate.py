@@ -13,6 +13,7 @@ def evaluate(
     store: str,
     store_endpoint: str = "",
     depends_on: str = "",
+    lease: str = "",
     run: str = "",
     model: str = "",
     reference: str = "",

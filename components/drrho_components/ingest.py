@@ -12,6 +12,7 @@ def ingest(
     manifest: dsl.Output[dsl.Artifact],
     store: str,
     store_endpoint: str = "",
+    lease: str = "",
     dataset: str = "openmoji",
     source: str = "openmoji",
     path: str = "",

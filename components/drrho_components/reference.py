@@ -13,6 +13,7 @@ def reference(
     store: str,
     store_endpoint: str = "",
     depends_on: str = "",
+    lease: str = "",
     dataset: str = "openmoji",
     model: str = "ViT-B-32/openai",
     name: str = "",

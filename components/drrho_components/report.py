@@ -11,6 +11,7 @@ def report(
     store: str,
     store_endpoint: str = "",
     depends_on: str = "",
+    lease: str = "",
     runs: str = "drrho",
     dataset: str = "",
     split: str = "heldout",

@@ -5,31 +5,66 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from drrho_clip.errors import ConfigError, DrrhoError
 from drrho_clip.observe import configure_logs, get_logger
 from drrho_clip.schema import Config
 
+if TYPE_CHECKING:
+    from drrho_clip.continual import KeptLease
+
 C = TypeVar("C", bound=Config)
+
+MACRO = re.compile(r"\[\[[^\[\]]*\]\]")
+"""[[ScheduledTime]] and its like."""
 
 FAILED = "step_failed"
 """The event of the one log line that says why a step failed."""
 
 
 @contextmanager
-def step(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Run the body of a component: logs and endpoint set up; a DrrhoError becomes one log line and exit code 2."""
+def step(name: str, arguments: Mapping[str, Any]) -> Iterator[KeptLease | None]:
+    """Run the body of a component: logs and endpoint set up; a DrrhoError becomes one log line and exit code 2.
+
+    Where a lease is among the arguments it is kept while the body runs, and yielded.
+    """
     configure_logs(json=True, component=name)
     try:
+        refuse_macros(arguments)
         use_endpoint(arguments["store_endpoint"])
-        yield
+        with lease(arguments) as kept:
+            yield kept
     except DrrhoError as error:
         get_logger().error(FAILED, error=str(error), kind=type(error).__name__)
         raise SystemExit(error.exit_code) from None
+
+
+def lease(arguments: Mapping[str, Any]) -> AbstractContextManager[KeptLease | None]:
+    """The lease that `arguments` name as name:holder:seconds, to be kept; None where they name none."""
+    text = arguments.get("lease", "")
+    if not text:
+        return nullcontext()
+    from drrho_clip.continual import KeptLease
+    from drrho_clip.storage import open_store
+
+    name, holder, seconds = text.split(":")
+    return KeptLease(open_store(arguments["store"]), name, holder, float(seconds))
+
+
+def refuse_macros(arguments: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an argument with a macro of recurring runs, which the server leaves as it is."""
+    for name, value in arguments.items():
+        if isinstance(value, str) and (found := MACRO.search(value)):
+            raise ConfigError(
+                f"'{name}' holds {found[0]}, which Kubeflow Pipelines does not replace",
+                where=value,
+                fix="Leave it out: a run's name is made inside the pipeline `continual`, from the version of its data.",
+            )
 
 
 def settings(config: type[C], arguments: Mapping[str, Any]) -> C:
@@ -46,6 +81,13 @@ def skipped(reason: str) -> None:
 
 def use_endpoint(endpoint: str) -> None:
     """Make `endpoint` (empty = leave as it is) the S3 endpoint of this process and of those that it starts."""
+    check_endpoint(endpoint)
+    if endpoint:
+        os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ENDPOINT_URL_S3=endpoint)
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Raise ConfigError for what is no endpoint, or holds a password."""
     if not endpoint:
         return
     parts = urlsplit(endpoint)
@@ -56,7 +98,6 @@ def use_endpoint(endpoint: str) -> None:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"'{endpoint}' is no endpoint", where="store_endpoint", fix="Write it as http://host:port.")
-    os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ENDPOINT_URL_S3=endpoint)
 
 
 def write_manifest(artifact: Any, uri: str, facts: Mapping[str, Any]) -> None:

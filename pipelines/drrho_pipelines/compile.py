@@ -16,9 +16,10 @@ IMAGE_PATTERN = re.compile(r"[a-z0-9][\w.\-/:]*(@sha256:[0-9a-f]{64})?", re.ASCI
 
 def pipelines() -> dict[str, Any]:
     """The pipelines by name; kfp is imported here, since it takes more than a second."""
+    from drrho_pipelines.continual import continual
     from drrho_pipelines.steering import steering
 
-    return {"steering": steering}
+    return {"steering": steering, "continual": continual}
 
 
 def find_pipeline(name: str) -> Any:

@@ -21,8 +21,10 @@ from drrho_clip.errors import ConfigError, DrrhoError, LaunchError, nearest
 from drrho_clip.observe.logs import LEVEL
 from drrho_clip.observe.progress import SECONDS
 from drrho_components.steps import FAILED
+from drrho_pipelines.check import check_settings
 from drrho_pipelines.output import Output
 
+JSON_KINDS: Mapping[str, type] = {"STRUCT": dict, "LIST": list}
 GRACE_SECONDS = 30.0
 """How long steps may take to end (training writes a checkpoint) before they are killed."""
 
@@ -63,7 +65,10 @@ def make_folder(folder: Path) -> None:
 
 
 def check_parameters(compiled: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `parameters` with the types that the pipeline declares; ConfigError for those that it lacks or cannot take."""
+    """Return `parameters` with the types that the pipeline declares; ConfigError for those that it lacks or cannot take.
+
+    Values outside the limits of a step's setting are refused, too, by the parameter's name.
+    """
     declared = declared_parameters(compiled)
     values: dict[str, Any] = {}
     for name, value in parameters.items():
@@ -74,6 +79,7 @@ def check_parameters(compiled: Path, parameters: Mapping[str, Any]) -> dict[str,
         except (TypeError, ValueError):
             kind = declared[name]["parameterType"].removeprefix("NUMBER_").lower()
             raise ConfigError(f"The parameter '{name}' takes a value of the type {kind}, not {value!r}") from None
+    check_settings({name: parameter.get("defaultValue") for name, parameter in declared.items()} | values)
     return values
 
 
@@ -93,6 +99,11 @@ def declared_parameters(compiled: Path) -> dict[str, Any]:
 def _typed(value: Any, kind: str) -> Any:
     if kind == "STRING":
         return str(value)
+    if kind in JSON_KINDS:
+        value = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(value, JSON_KINDS[kind]):
+            raise ValueError(value)
+        return value
     if kind == "BOOLEAN":
         if str(value).lower() not in ("true", "false"):
             raise ValueError(value)

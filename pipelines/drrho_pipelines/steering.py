@@ -7,16 +7,16 @@ from kfp import dsl
 from drrho_clip.config import SMALL
 from drrho_components.evaluate import evaluate
 from drrho_components.ingest import ingest
-from drrho_components.reference import reference
 from drrho_components.report import report
 from drrho_components.train import train
-from drrho_pipelines.parameters import GPU, Parameters, Step, flat_parameters
+from drrho_pipelines.parameters import Parameters, flat_parameters
+from drrho_pipelines.reference import REFERENCE, add_reference
+from drrho_pipelines.step import DAY, GPU, HOUR, Step
 
-INGEST = Step("data", ingest)
-REFERENCE = Step("reference", reference, linked=("depends_on", "worker", "workers"), resources=GPU)
-TRAIN = Step("train", train, linked=("depends_on", "dataset_version", "reference"), resources=GPU)
-EVALUATE = Step("evaluate", evaluate, linked=("depends_on", "model", "reference"), resources=GPU)
-REPORT = Step("report", report, linked=("depends_on", "runs", "split"))
+INGEST = Step("data", ingest, cached=False)  # the data may have changed under the same name
+TRAIN = Step("train", train, linked=("dataset_version", "reference"), resources=GPU, shared_memory=True)
+EVALUATE = Step("evaluate", evaluate, linked=("model", "reference"), resources=GPU, cached=False, seconds=DAY)
+REPORT = Step("report", report, linked=("runs", "split"), seconds=HOUR)
 STEPS = (INGEST, REFERENCE, TRAIN, EVALUATE, REPORT)
 
 DEFAULTS = {"reference_model": "", "train_method": "fastclip", **{f"train_{key}": value for key, value in SMALL.items()}}
@@ -30,8 +30,7 @@ To steer, set `reference_model` (ViT-B-32/openai, or run:NAME) and `train_method
 def steering(parameters: Parameters) -> None:
     """One run from image-text data to a report; every step finds what is done already."""
     data = parameters.task(INGEST)
-    data.set_caching_options(False)  # it looks at data outside, which may have changed under the same name
-    features = parameters.task(REFERENCE, depends_on=data.outputs["fingerprint"])
+    features = add_reference(parameters, depends_on=data.outputs["fingerprint"])
     trained = parameters.task(
         TRAIN,
         dataset_version=data.outputs["version"],

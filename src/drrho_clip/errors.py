@@ -63,6 +63,10 @@ class LaunchError(DrrhoError):
     """A training job could not be started or did not end well."""
 
 
+class LeaseLost(DrrhoError):
+    """Somebody else has taken over the work that this process held a lease for."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names the closest of `known`, or all of them where none is close."""
     names = sorted(known)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from testcluster.access import S3, SECRET, Access
 
 STEP = """

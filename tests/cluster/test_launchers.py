@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from launching import ENDLESS, JOB, RULES, START_SECONDS, TRAINING, Step, make_account
-from testcluster.access import S3, Access
 
 from drrho_clip.models import load_model
 from drrho_clip.storage import Store, layout, open_store
 from drrho_clip.training import TrainConfig, find_summary, train
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_components.launch import JobConfig, launcher_for
+from launching import ENDLESS, JOB, RULES, START_SECONDS, TRAINING, Step, make_account
+from testcluster.access import S3, Access
 
 TIMED = {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}
 PODS = "--selector=app.kubernetes.io/name=drrho-clip"

@@ -3,19 +3,25 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 from kfp import dsl
 from pydantic.fields import FieldInfo
 
 from drrho_clip.config import SECTIONS
+from drrho_clip.continual import Decision, LeaseConfig, PromoteConfig, find_promoted, take_lease
 from drrho_clip.data.manifest import load_manifest
+from drrho_clip.reference import ReferenceConfig
 from drrho_clip.schema import Config
 from drrho_clip.storage import Store
+from drrho_components.arrivals import arrivals
+from drrho_components.begin import begin
 from drrho_components.evaluate import evaluate
 from drrho_components.ingest import ingest
 from drrho_components.launch import JobConfig
+from drrho_components.plan import plan
+from drrho_components.promote import promote
 from drrho_components.reference import reference
 from drrho_components.report import report
 from drrho_components.steps import fingerprint, settings
@@ -28,7 +34,11 @@ COMPONENTS: dict[str, Any] = {
     "evaluate": evaluate,
     "report": report,
 }
-COMMON = {"store", "store_endpoint", "depends_on"}
+SETTINGS: dict[str, tuple[Any, type[Config]]] = {
+    **{name: (component, SECTIONS[name]) for name, component in COMPONENTS.items()},
+    "promote": (promote, PromoteConfig),
+}
+COMMON = {"store", "store_endpoint", "depends_on", "lease"}
 OWN = {"train": {"launcher", *JobConfig.model_fields}}
 
 
@@ -37,9 +47,9 @@ def scalar(field: FieldInfo) -> type:
     return field.annotation if field.annotation in (int, float, str, bool) else str
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize("name", SETTINGS)
 def test_a_component_has_the_settings_of_its_step_with_their_defaults(name: str):
-    component, config = COMPONENTS[name], SECTIONS[name]
+    component, config = SETTINGS[name]
     parameters = inspect.signature(component.python_func).parameters
     declared = {key: (parameters[key].annotation, parameters[key].default) for key in component.component_spec.inputs}
     for key in COMMON | OWN.get(name, set()):
@@ -49,16 +59,23 @@ def test_a_component_has_the_settings_of_its_step_with_their_defaults(name: str)
 
 def test_train_has_the_settings_of_a_job_with_their_defaults():
     parameters = inspect.signature(train.python_func).parameters
-    declared = {key: (parameters[key].annotation, parameters[key].default) for key in JobConfig.model_fields}
-    assert declared == {
-        key: (int if isinstance(field.default, int) else str, field.default) for key, field in JobConfig.model_fields.items()
-    }
+    given = {key: parameters[key] for key in JobConfig.model_fields}
+    declared = {key: (get_origin(one.annotation) or one.annotation, one.default) for key, one in given.items()}
+    assert declared == {key: (type(field.default), field.default) for key, field in JobConfig.model_fields.items()}
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
-def test_a_component_needs_nothing_but_the_store(name: str):
-    required = [key for key, given in COMPONENTS[name].component_spec.inputs.items() if not given.optional]
+@pytest.mark.parametrize(
+    "component", [*COMPONENTS.values(), begin, arrivals, plan, promote], ids=lambda component: component.name
+)
+def test_a_component_needs_nothing_but_the_store(component: Any):
+    required = [key for key, given in component.component_spec.inputs.items() if not given.optional]
     assert required == ["store"]
+
+
+def test_small_components_share_their_defaults_with_the_settings():
+    minutes = inspect.signature(begin.python_func).parameters["minutes"].default
+    workers = inspect.signature(plan.python_func).parameters["workers"].default
+    assert (minutes, workers) == (LeaseConfig().minutes, ReferenceConfig().workers)
 
 
 def artifact(kind: type[dsl.Artifact], folder: Path) -> dsl.Artifact:
@@ -92,6 +109,9 @@ BROKEN = {
     "nothing to evaluate": (evaluate, {}, "set exactly one of run, model and reference"),
     "no run": (report, {"runs": "none"}, "none"),
     "endpoint with a password": (ingest, {"store_endpoint": "http://me:secret@weed:8333"}, "Kubernetes secret"),
+    "a macro that is not replaced": (train, {"run": "nightly-[[ScheduledTime]]"}, "[[ScheduledTime]], which Kubeflow"),
+    "a lease of no time": (begin, {"minutes": 0.0, "holder": "me"}, "'minutes'"),
+    "a lease that is lost": (ingest, {"source": "scenes", "samples": 20, "lease": "nightly:me:3600"}, "'other' does"),
     "endpoint without a scheme": (ingest, {"store_endpoint": "weed:8333"}, "'weed:8333' is no endpoint"),
 }
 
@@ -107,13 +127,49 @@ def test_a_failing_step_says_why_in_one_line_and_exits_with_2(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    take_lease(folder_store, "nightly", "other", 3600)
+    artifacts = [] if component in (begin, arrivals, plan) else [artifact(dsl.Artifact, tmp_path)]
     with pytest.raises(SystemExit) as end:
-        component.python_func(artifact(dsl.Artifact, tmp_path), store=folder_store.uri, **arguments)
+        component.python_func(*artifacts, store=folder_store.uri, **arguments)
     assert end.value.code == 2
     last = json.loads(capsys.readouterr().err.splitlines()[-1])
     assert (last["event"], last["component"]) == ("step_failed", component.name)
     assert message in last["error"]
     assert "secret@" not in json.dumps(last)
+
+
+def test_one_execution_at_a_time(folder_store: Store, capsys: pytest.CaptureFixture[str]):
+    """The first takes the lease, and may be tried again; the second is told; the step that ends the work gives it back."""
+    first = begin.python_func(store=folder_store.uri, run="nightly", holder="first")
+    assert first == ("yes", "nightly:first:3600")
+    assert begin.python_func(store=folder_store.uri, run="nightly", holder="first") == first
+    assert begin.python_func(store=folder_store.uri, run="nightly", holder="second") == ("no", "")
+    last = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert last["event"] == "step_skipped"
+    assert last["reason"] == "the previous run, first, still works: it holds the lease of 'nightly'"
+
+    asked = {"store": folder_store.uri, "run": "nightly", "dataset": "s", "dataset_version": 1}
+    work = arrivals.python_func(**asked, lease=first[1])
+    assert work[:3] == ("yes", "nightly-v1", "")
+    assert take_lease(folder_store, "nightly", "second", 60).holder == "first"
+    decision = Decision(
+        name="nightly", run="nightly-v1", promoted=False, why="", dataset_version=1, metric="m", value=0, previous="",
+        previous_value=None, margin=0,
+    )  # fmt: skip
+    folder_store.write("runs/nightly-v1/promotion.json", decision.model_dump_json().encode())
+    assert arrivals.python_func(**asked, lease=first[1])[0] == "no"
+    assert take_lease(folder_store, "nightly", "second", 60).holder == "second"
+
+
+def test_promotion_is_recorded_as_metrics_and_gives_the_lease_back(scenes_store: Store, tmp_path: Path):
+    given = begin.python_func(store=scenes_store.uri, run="nightly", holder="first")[1]
+    metrics = artifact(dsl.Metrics, tmp_path)
+    arguments = {"store": scenes_store.uri, "name": "nightly", "run": "ref", "dataset": "scenes", "lease": given}
+    assert promote.python_func(metrics, **arguments) == ("yes", "nothing was promoted before")
+    found = find_promoted("nightly", scenes_store)
+    assert found is not None
+    assert metrics.metadata == {"promoted": 1, "mean_recall_at_5": found.value}
+    assert take_lease(scenes_store, "nightly", "second", 60).holder == "second"
 
 
 class Point(Config):

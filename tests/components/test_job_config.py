@@ -18,17 +18,15 @@ from drrho_components.launch.trainjob import TRAINJOB
 def test_text_of_a_form_is_understood():
     config = JobConfig.parse(
         {
-            "node_selector": '{"pool": "a100"}',
-            "tolerations": '[{"key": "gpu", "operator": "Exists"}]',
-            "image_pull_secrets": "one, two",
+            "gpu_node_selector": '{"pool": "a100"}',
+            "gpu_tolerations": [{"key": "gpu", "operator": "Exists"}],
             "nodes": 2.0,
         }
     )
-    assert config.node_selector == {"pool": "a100"}
-    assert config.tolerations == [{"key": "gpu", "operator": "Exists"}]
-    assert config.image_pull_secrets == ["one", "two"]
+    assert config.gpu_node_selector == {"pool": "a100"}
+    assert config.gpu_tolerations == [{"key": "gpu", "operator": "Exists"}]
     assert config.annotations == {"sidecar.istio.io/inject": "false"}
-    assert (JobConfig().labels, JobConfig().tolerations, JobConfig().image_pull_secrets) == ({}, [], [])
+    assert (JobConfig().labels, JobConfig().gpu_tolerations) == ({}, [])
 
 
 @pytest.mark.parametrize(
@@ -41,8 +39,8 @@ def test_quantities_are_those_of_kubernetes(text: str, number: float):
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no quantity": ({"node_memory": "4 GB"}, "'node_memory': '4 GB' is no Kubernetes quantity"),
     "no memory": ({"node_memory": ""}, "node_cpu and node_memory"),
-    "no JSON": ({"node_selector": "pool=a100"}, "'node_selector': this is not JSON"),
-    "another kind of JSON": ({"tolerations": '{"key": "gpu"}'}, "'tolerations': this must be a list of objects"),
+    "no JSON": ({"gpu_node_selector": "pool=a100"}, "'gpu_node_selector': this is not JSON"),
+    "another kind of JSON": ({"gpu_tolerations": '{"key": "gpu"}'}, "'gpu_tolerations': this must be a list of objects"),
     "a label that is no string": ({"labels": '{"team": 5}'}, "'labels': every value must be a string, in quotes"),
     "two processes on one GPU": ({"node_gpus": "1", "processes": 2}, "2 processes a node cannot share its 1 GPUs"),
     "no node": ({"nodes": 0}, "'nodes'"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,18 @@ from drrho_clip.config import load_config
 from drrho_clip.errors import ConfigError
 from drrho_components import IMAGE
 from drrho_pipelines.compile import compile_pipelines, pipelines
+from drrho_components.launch import JobConfig
 from drrho_pipelines.local import check_parameters, declared_parameters
 from drrho_pipelines.mapping import pipeline_parameters
 
 OTHER_IMAGE = "registry.example:5000/team/drrho-clip@sha256:" + "0" * 64
-SHARED = {"dataset": "STRING", "run": "STRING", "store": "STRING", "store_endpoint": "STRING", "store_secret": "STRING"}
-PREFIXES = ("data", "evaluate", "reference", "report", "train")
+SHARED = {
+    **dict.fromkeys(("dataset", "run", "store", "store_endpoint", "store_secret"), "STRING"),
+    **dict.fromkeys(("gpu_resource", "image_pull_secret"), "STRING"),
+    **dict.fromkeys(("gpu_node_selector", "node_selector"), "STRUCT"),
+    **dict.fromkeys(("gpu_tolerations", "tolerations"), "LIST"),
+}
+PREFIXES = ("data", "evaluate", "lease", "promote", "reference", "report", "train")
 SCALARS = {"STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE", "BOOLEAN"}
 
 
@@ -36,10 +43,10 @@ def test_there_is_one_file_per_pipeline(compiled: dict[str, Path]):
 @pytest.mark.parametrize("name", pipelines())
 def test_parameters_are_flat_scalars_with_defaults_and_the_prefix_of_their_step(name: str, compiled: dict[str, Path]):
     declared = declared_parameters(compiled[name])
-    assert {parameter["parameterType"] for parameter in declared.values()} <= SCALARS
     assert [key for key, parameter in declared.items() if "defaultValue" not in parameter] == []
     plain = {key: declared[key]["parameterType"] for key in declared if not key.startswith(tuple(f"{p}_" for p in PREFIXES))}
     assert plain == SHARED
+    assert {declared[key]["parameterType"] for key in declared if key not in plain} <= SCALARS
 
 
 def test_steering_has_these_parameters(compiled: dict[str, Path]):
@@ -80,28 +87,12 @@ def test_nothing_of_this_machine_and_no_secret_is_inside(tmp_path: Path, monkeyp
         assert "pip install" not in text
 
 
-def test_secrets_are_named_and_may_be_absent(compiled: dict[str, Path]):
-    for file in compiled.values():
-        steps = documents(file)[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
-        assert len(steps) == len(documents(file)[0]["deploymentSpec"]["executors"])
-        for step in steps:
-            (secret,) = step["secretAsEnv"]
-            assert secret["secretNameParameter"] == {"componentInputParameter": "store_secret"}
-            assert secret["optional"] is True
-            assert {key["envVar"] for key in secret["keyToEnv"]} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-
-
-def test_only_the_step_that_looks_outside_is_never_cached(compiled: dict[str, Path]):
-    tasks = documents(compiled["steering"])[0]["root"]["dag"]["tasks"]
-    assert {name for name, task in tasks.items() if not task["cachingOptions"].get("enableCache")} == {"ingest"}
-
-
 def test_every_later_step_depends_on_what_the_earlier_one_left(compiled: dict[str, Path]):
     tasks = documents(compiled["steering"])[0]["root"]["dag"]["tasks"]
     producers = {
         name: task["inputs"]["parameters"]["depends_on"]["taskOutputParameter"]["producerTask"]
         for name, task in tasks.items()
-        if name != "ingest"
+        if name not in ("ingest", "condition-1")
     }
     assert producers == {"reference": "ingest", "train": "reference", "evaluate": "train", "report": "evaluate"}
 
@@ -114,9 +105,19 @@ def test_a_config_becomes_parameters(compiled: dict[str, Path]):
     assert expected.items() <= parameters.items()
     left_out = {key for key in declared if key not in parameters}
     assert {re.sub(r"^(data|reference|train|evaluate|report)_", "", key) for key in left_out} == {
-        *("cpu", "memory", "gpus", "launcher", "nodes", "processes", "store_endpoint", "store_secret")
+        *("cpu", "memory", "gpus", "launcher", "store_endpoint", "node_selector", "tolerations"),
+        *JobConfig.model_fields,
     }
     assert check_parameters(compiled["steering"], parameters) == parameters
+
+
+def test_a_config_becomes_parameters_of_the_schedule_too(compiled: dict[str, Path]):
+    config = load_config(None, ["run=nightly", "reference.model=run:ref", "reference.workers=3", "train.samples=6400"])
+    parameters = pipeline_parameters(config, declared_parameters(compiled["continual"]))
+    assert {"run": "nightly", "reference_workers": 3, "train_samples": 6400}.items() <= parameters.items()
+    assert check_parameters(compiled["continual"], parameters) == parameters
+    with pytest.raises(ConfigError, match=r"'train.initial' is 'run:x', but in a pipeline that step gets ''"):
+        pipeline_parameters(load_config(None, ["train.initial=run:x"]), declared_parameters(compiled["continual"]))
 
 
 def test_a_config_without_a_reference_has_no_reference_model(compiled: dict[str, Path]):
@@ -125,7 +126,7 @@ def test_a_config_without_a_reference_has_no_reference_model(compiled: dict[str,
 
 
 @pytest.mark.parametrize(
-    "assignment", ["train.dataset=other", "evaluate.run=other", "train.dataset_version=2", "reference.workers=2"]
+    "assignment", ["train.dataset=other", "evaluate.run=other", "train.dataset_version=2", "report.runs=other"]
 )
 def test_settings_that_the_pipeline_makes_itself_are_refused(assignment: str, compiled: dict[str, Path]):
     config = load_config(None, [assignment])
@@ -142,6 +143,54 @@ def test_whole_numbers_are_understood_in_any_form(value: object, understood: int
             check_parameters(compiled["steering"], {"train_seed": value})
     else:
         assert check_parameters(compiled["steering"], {"train_seed": value}) == {"train_seed": understood}
+
+
+WRONG = {
+    ("train_batch_size", "0"): "'train_batch_size': Input should be greater than or equal to 2",
+    ("train_method", "dhro"): "unknown method 'dhro'. Did you mean drrho",
+    ("train_method", "drrho"): "method 'drrho' needs a reference",
+    ("train_initial", "first"): "write run:NAME",
+    ("data_source", "ftp"): "'data_source': Input should be 'folder'",
+    ("data_keep", "2"): "'data_keep': Input should be less than or equal to 1",
+    (
+        "evaluate_split",
+        "[[ScheduledTime]]",
+    ): r"'evaluate_split' holds \[\[ScheduledTime\]\], which Kubeflow Pipelines does not replace",
+    ("run", "nightly-[[ScheduledTime.15-04]]"): "'run' holds",
+    ("run", "a/b"): "'a/b' cannot be the name of a run",
+    ("dataset", ""): "'' cannot be the name of a dataset",
+    ("store_endpoint", "http://me:secret@weed:8333"): "Kubernetes secret",
+    ("train_memory", "8 GB"): "'train_memory' is no quantity: '8 GB'. Write 4, 500m or 8Gi",
+    ("train_gpus", "-1"): "'train_gpus' is no quantity",
+    ("gpu_node_selector", '{"pool": 1}'): "'gpu_node_selector' has a value that is no text, at 'pool'",
+    ("node_selector", "pool"): "'node_selector' takes a value of the type struct",
+    ("tolerations", '{"key": "a"}'): "'tolerations' takes a value of the type list",
+    ("gpu_tolerations", '[{"name": "a"}]'): "'gpu_tolerations' holds what is no toleration",
+}
+
+
+@pytest.mark.parametrize(("parameter", "message"), WRONG.items(), ids=[f"{name}={value}" for name, value in WRONG])
+def test_values_that_no_step_takes_are_told_by_name_before_the_first_starts(
+    parameter: tuple[str, str], message: str, compiled: dict[str, Path]
+):
+    with pytest.raises(ConfigError, match=message):
+        check_parameters(compiled["steering"], dict([parameter]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("lease_minutes", 0, "'lease_minutes'"), ("promote_metric", "loss", "'promote_metric': a metric is mean_recall_at_5")],
+)
+def test_settings_of_the_schedule_are_checked_too(name: str, value: object, message: str, compiled: dict[str, Path]):
+    with pytest.raises(ConfigError, match=message):
+        check_parameters(compiled["continual"], {name: value})
+
+
+def test_json_is_understood_as_text_and_as_itself(compiled: dict[str, Path]):
+    tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    for given in (tolerations, json.dumps(tolerations)):
+        assert check_parameters(compiled["steering"], {"gpu_tolerations": given}) == {"gpu_tolerations": tolerations}
+    assert check_parameters(compiled["steering"], {"node_selector": '{"pool": "cpu"}'}) == {"node_selector": {"pool": "cpu"}}
 
 
 @pytest.mark.parametrize("text", [None, "", "a: 1", "- 1", "a: [", "root: {}"])

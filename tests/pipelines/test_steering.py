@@ -26,7 +26,7 @@ CONFIG = {
     "dataset": "scenes",
     "run": "steered",
     "ingest": {"source": "scenes", "samples": 96, "workers": 1, "heldout_fraction": 0.25},
-    "reference": {"model": "run:public"},
+    "reference": {"model": "run:public", "workers": 2},
     "train": {"method": "drrho", "architecture": "drrho-nano", "batch_size": 16, "samples": 96, "warmup_steps": 1},
     "report": {"gallery": 2},
 }
@@ -73,7 +73,7 @@ def test_the_compiled_pipeline_runs_whole_and_finds_what_is_done(
         layout.report("steered"),
     ):
         assert key in written
-    assert {"ingest_done", "reference_published", "train_starts"} <= events(first.getvalue())
+    assert {"ingest_done", "reference_shared", "reference_published", "train_starts"} <= events(first.getvalue())
     assert {"ingest_found", "reference_found", "train_found"} <= events(second)
     after = {info.key: info.etag for info in store.list()}
     assert {key for key in after if after[key] != written.get(key)} <= {layout.report("steered")}

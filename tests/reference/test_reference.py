@@ -24,9 +24,10 @@ from drrho_clip.data.reader import Sample, SampleReader
 from drrho_clip.data.reference_manifest import ReferenceIdentity
 from drrho_clip.errors import ConfigError, DataError, ModelError
 from drrho_clip.models import load_model
-from drrho_clip.reference import ReferenceConfig, compute_reference
+from drrho_clip.reference import ReferenceConfig, compute_reference, other_workers
 from drrho_clip.reference.features import FeatureFiles
 from drrho_clip.reference.losses import draw_pool
+from drrho_clip.reference.work import encode_shards, in_order
 from drrho_clip.storage import Store, layout
 
 HOME = "datasets/cats/reference/ref/"
@@ -134,13 +135,59 @@ def test_only_what_is_missing_is_computed_again(store: Store, config: ReferenceC
 
 
 def test_workers_share_the_shards_and_the_last_one_publishes(store: Store, manifest: Manifest, config: ReferenceConfig):
-    parts = [config.model_copy(update={"worker": worker, "workers": 3}) for worker in (2, 0, 1)]
+    parts = [config.model_copy(update={"worker": worker, "workers": 3}) for worker in (2, 1, 0)]
     assert len(manifest.shards) >= 3
     done = [len(compute_reference(part, store).shards) for part in parts[:2]]
-    assert done == [len(manifest.shards[2::3]), len(manifest.shards[2::3]) + len(manifest.shards[::3])]
+    assert done == [len(manifest.shards[2::3]), len(manifest.shards[2::3]) + len(manifest.shards[1::3])]
     assert "manifest.json" not in etags(store)
     assert compute_reference(parts[2], store).shards == compute_reference(config, store).shards
     assert {"manifest.json", "losses.parquet"} <= set(etags(store))
+
+
+def test_worker_0_does_what_the_others_have_not_done(store: Store, manifest: Manifest, config: ReferenceConfig):
+    last = config.model_copy(update={"worker": 2, "workers": 3})
+    compute_reference(last, store)
+    before = feature_files(store)
+    assert 0 < len(before) < len(manifest.shards)
+    whole = compute_reference(config.model_copy(update={"workers": 3}), store)
+    assert len(whole.shards) == len(manifest.shards)
+    assert "manifest.json" in etags(store)
+    assert {key: etag for key, etag in feature_files(store).items() if key in before} == before
+    assert compute_reference(last, store) == whole
+
+
+def test_the_others_shards_come_last_and_from_the_end(manifest: Manifest, config: ReferenceConfig):
+    shards = [*manifest.shards, *manifest.shards][:6]
+    shares = [in_order(config.model_copy(update={"worker": worker, "workers": 3}), shards) for worker in range(3)]
+    assert shares[0] == [shards[0], shards[3], shards[5], shards[4], shards[2], shards[1]]
+    assert shares[1:] == [[shards[1], shards[4]], [shards[2], shards[5]]]
+    assert in_order(config, shards) == shards
+
+
+def test_a_shard_that_another_worker_has_done_by_then_is_passed_over(store: Store, manifest: Manifest, config: ReferenceConfig):
+    class Noting(FeatureFiles):
+        def write(self, shard: Shard, features: torch.Tensor, keys: list[str]) -> None:
+            written.append(shard)
+            super().write(shard, features, keys)
+
+    written: list[Shard] = []
+    compute_reference(config, store)
+    encoder = load_model("run:one", store)
+    files = Noting(store, "cats", "ref", ReferenceIdentity.parse(encoder.record()))
+    before = feature_files(store)
+    store.delete(files.key(manifest.shards[1]))
+    shared = config.model_copy(update={"workers": 2})
+    encode_shards(shared, encoder, SampleReader(store, manifest), files, manifest.shards)
+    assert written == [manifest.shards[1]]
+    assert feature_files(store) == before
+
+
+@pytest.mark.parametrize(("asked", "others"), [(1, [1]), (2, [1]), (3, [1, 2]), (64, None)])
+def test_no_more_workers_start_than_there_are_shards(
+    asked: int, others: list[int] | None, store: Store, manifest: Manifest, config: ReferenceConfig
+):
+    expected = list(range(1, len(manifest.shards))) if others is None else others
+    assert other_workers(config.model_copy(update={"workers": asked}), store) == expected
 
 
 def test_a_dataset_that_has_grown_gets_what_it_lacks(store: Store, pictures: Path, manifest: Manifest, config: ReferenceConfig):
@@ -191,7 +238,7 @@ def test_the_same_model_by_another_name_is_found(store: Store, config: Reference
 
 
 def test_features_of_another_model_left_half_done_are_replaced(store: Store, config: ReferenceConfig):
-    compute_reference(config.model_copy(update={"model": "run:two", "workers": 2}), store)
+    compute_reference(config.model_copy(update={"model": "run:two", "worker": 1, "workers": 2}), store)
     foreign = feature_files(store)
     assert foreign
     compute_reference(config, store)

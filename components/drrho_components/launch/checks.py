@@ -54,7 +54,7 @@ def _rights(cluster: Cluster, kind: JobKind, namespace: str) -> None:
 
 
 def _secrets(cluster: Cluster, config: JobConfig, namespace: str) -> None:
-    for name in [config.store_secret, *config.image_pull_secrets]:
+    for name in (config.store_secret, config.image_pull_secret):
         if not name:
             continue
         if not allowed(cluster, namespace, "", "secrets", "", "get", name):
@@ -68,7 +68,7 @@ def _secrets(cluster: Cluster, config: JobConfig, namespace: str) -> None:
                 where=f"namespace {namespace}",
                 fix="Create it, or name another in store_secret; empty where the pods' service account has a role."
                 if keys
-                else "Create it, or take it out of image_pull_secrets.",
+                else "Create it, or leave image_pull_secret empty.",
             )
 
 

@@ -48,14 +48,9 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return list(found)
 
 
-def _words(value: Any) -> list[str]:
-    return [word for word in re.split(r"[\s,]+", value) if word] if isinstance(value, str) else list(value)
-
-
 # Text in a pipeline's form, where parameters are flat; Any, because the default of the field is that text too.
 JsonObject = Annotated[Any, BeforeValidator(_strings)]
 JsonList = Annotated[Any, BeforeValidator(_objects)]
-Words = Annotated[Any, BeforeValidator(_words)]
 
 
 class JobConfig(Config):
@@ -71,13 +66,13 @@ class JobConfig(Config):
     node_gpus: str = Field("0", description="GPUs of each node of the job; 0 = train on CPUs")
     gpu_resource: str = Field("nvidia.com/gpu", min_length=1, description="What the cluster calls a GPU, e.g. amd.com/gpu")
     shm: str = Field("", description="Size of /dev/shm, e.g. 8Gi; empty = from the batch and the data workers")
-    node_selector: JsonObject = Field("", description='JSON, e.g. {"cloud.example/pool": "a100"}')
-    tolerations: JsonList = Field("", description='JSON, e.g. [{"key": "gpu", "operator": "Exists"}]')
+    gpu_node_selector: JsonObject = Field({}, description='e.g. {"cloud.example/pool": "a100"}')
+    gpu_tolerations: JsonList = Field([], description='e.g. [{"key": "gpu", "operator": "Exists"}]')
     priority_class: str = Field("", description="PriorityClass of the pods (pytorchjob only)")
     queue: str = Field("", description="Kueue's LocalQueue that the job waits in")
     service_account: str = Field("", description="ServiceAccount of the pods; empty = the namespace's default")
     store_secret: str = Field("", description="Secret with the store's accesskey and secretkey; empty = the pods have a role")
-    image_pull_secrets: Words = Field("", description="Secrets for the image's registry, separated by commas")
+    image_pull_secret: str = Field("", description="Secret for the image's registry; empty = none")
     labels: JsonObject = Field("", description="JSON, added to the job and its pods")
     annotations: JsonObject = Field('{"sidecar.istio.io/inject": "false"}', description="JSON, added to the job and its pods")
     namespace: str = Field("", description="Namespace of the job; empty = the launcher's own")

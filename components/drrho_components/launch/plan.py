@@ -129,10 +129,10 @@ class Plan:
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "volumes": self.volumes(),
-            **({"nodeSelector": config.node_selector} if config.node_selector else {}),
-            **({"tolerations": config.tolerations} if config.tolerations else {}),
+            **({"nodeSelector": config.gpu_node_selector} if config.gpu_node_selector else {}),
+            **({"tolerations": config.gpu_tolerations} if config.gpu_tolerations else {}),
             **({"serviceAccountName": config.service_account} if config.service_account else {}),
-            **({"imagePullSecrets": [{"name": name} for name in config.image_pull_secrets]} if config.image_pull_secrets else {}),
+            **({"imagePullSecrets": [{"name": config.image_pull_secret}]} if config.image_pull_secret else {}),
         }
 
 

@@ -23,8 +23,8 @@ class ReferenceConfig(Config):
     )
     seed: int = Field(0, ge=0, description="Draws the pool")
     decode_threads: int = Field(0, ge=0, description="Threads that decode images; 0 = one per core")
-    worker: int = Field(0, ge=0, description="Which of the workers this is")
-    workers: int = Field(1, ge=1, description="How many share the shards; the one that finds all of them done publishes")
+    worker: int = Field(0, ge=0, description="Which of the workers this is; 0 also does what the others have not done")
+    workers: int = Field(1, ge=1, le=64, description="How many share the shards; the one that finds all of them done publishes")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

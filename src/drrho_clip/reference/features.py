@@ -88,9 +88,10 @@ class FeatureFiles:
         sizes = {info.key: info.size for info in self.store.list(prefix)}
         there = [shard for shard in shards if sizes.get(self.key(shard), 0) >= shard.count * 4 * self.identity.dim]
         with ThreadPoolExecutor(INSPECT_THREADS) as pool:
-            return {found.key: found for found in pool.map(self._inspect, there) if found is not None}
+            return {found.key: found for found in pool.map(self.find, there) if found is not None}
 
-    def _inspect(self, shard: Shard) -> ReferenceShard | None:
+    def find(self, shard: Shard) -> ReferenceShard | None:
+        """Return the features of one shard, None where they are not there or belong to another model or shard."""
         key = self.key(shard)
         try:
             length = int.from_bytes(self.store.read_range(key, 0, 8), "little")

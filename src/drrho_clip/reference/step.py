@@ -26,10 +26,10 @@ class Published:
 def compute_reference(config: ReferenceConfig, store: Store) -> ReferenceManifest:
     """Compute the features and losses of the newest version of a dataset, all splits; find what is done, publish last.
 
-    Several workers share the shards. One that does not find all of them done in the end publishes nothing and returns a
-    manifest of those that are. Features of a shard are kept while shard and model are the same; a dataset that has grown gets
-    the features it lacks, and losses against a pool from all of it. Raises ModelError where the name belongs to another model,
-    DataError where it belongs to other shards.
+    Several workers share the shards, and worker 0 goes on with what the others have not done. One that does not find all of
+    them done in the end publishes nothing and returns a manifest of those that are. Features of a shard are kept while shard
+    and model are the same; a dataset that has grown gets the features it lacks, and losses against a pool from all of it.
+    Raises ModelError where the name belongs to another model, DataError where it belongs to other shards.
     """
     manifest = load_manifest(store, config.dataset)
     published = find_published(config, store)
@@ -39,6 +39,14 @@ def compute_reference(config: ReferenceConfig, store: Store) -> ReferenceManifes
     from drrho_clip.reference.work import compute
 
     return compute(config, store, manifest, published)
+
+
+def other_workers(config: ReferenceConfig, store: Store) -> list[int]:
+    """Return the numbers of the workers that are started beside worker 0: at least one, and no more than find a shard."""
+    shards = len(load_manifest(store, config.dataset).shards)
+    workers = max(2, min(config.workers, shards))
+    get_logger().info("reference_shared", dataset=config.dataset, workers=workers, shards=shards)
+    return list(range(1, workers))
 
 
 def find_published(config: ReferenceConfig, store: Store) -> Published | None:

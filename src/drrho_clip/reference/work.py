@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,7 +45,7 @@ def compute(config: ReferenceConfig, store: Store, manifest: Manifest, published
     files = FeatureFiles(store, config.dataset, config.reference_id, identity)
     reader = SampleReader(store, manifest)
     done = files.finished(manifest.shards)
-    todo = [shard for shard in manifest.shards[config.worker :: config.workers] if shard.key not in done]
+    todo = [shard for shard in in_order(config, manifest.shards) if shard.key not in done]
     encode_shards(config, encoder, reader, files, todo)
     done = files.finished(manifest.shards)
     reference = describe(manifest, identity, [done[shard.key] for shard in manifest.shards if shard.key in done])
@@ -56,23 +57,31 @@ def compute(config: ReferenceConfig, store: Store, manifest: Manifest, published
     return publish(config, store, reference, published)
 
 
+def in_order(config: ReferenceConfig, shards: Sequence[Shard]) -> list[Shard]:
+    """This worker's share of the shards; worker 0 has the others' behind its own, from the end, where they come to last."""
+    own = list(shards[config.worker :: config.workers])
+    if config.worker:
+        return own
+    return own + [shard for number, shard in enumerate(shards) if number % config.workers][::-1]
+
+
 def encode_shards(
     config: ReferenceConfig, encoder: Encoder, reader: SampleReader, files: FeatureFiles, shards: Sequence[Shard]
 ) -> None:
-    """Compute and write the features of `shards`, one after the other."""
-    stream = chain.from_iterable(reader.shard(shard) for shard in shards)
+    """Compute and write the features of `shards`, one after the other, less those that another worker has done by then."""
+    missing = (shard for shard in shards if config.workers == 1 or files.find(shard) is None)
+    stream = ((shard, sample) for shard in missing for sample in reader.shard(shard))
     samples = progress(stream, what="reference features", total=sum(shard.count for shard in shards), unit="samples")
-    for shard in shards:
+    for shard, group in groupby(samples, key=itemgetter(0)):
         keys: list[str] = []
         features = encode_pairs(
             encoder,
-            _note_keys(islice(samples, shard.count), keys),
+            _note_keys((sample for _, sample in group), keys),
             image_and_caption,
             batch_size=config.batch_size,
             threads=config.decode_threads,
         )
         files.write(shard, torch.cat(list(features)).half(), keys)
-    next(samples, None)  # lets the progress bar end
 
 
 def _note_keys(samples: Iterable[Sample], keys: list[str]) -> Iterator[Sample]:

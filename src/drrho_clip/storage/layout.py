@@ -139,3 +139,18 @@ def report(name: str) -> str:
 def comparison(name: str) -> str:
     """The HTML report of several runs side by side."""
     return f"comparisons/{check_name(name, 'comparison')}/report.html"
+
+
+def promotion(name: str) -> str:
+    """What was decided about a run, once it was compared with the promoted one."""
+    return f"{run(name)}/promotion.json"
+
+
+def promoted(name: str) -> str:
+    """The run that is the best so far under a name; replaced only with a condition."""
+    return f"promoted/{check_name(name, 'promoted run')}.json"
+
+
+def lease(name: str) -> str:
+    """Who works under a name, so that two runs do not."""
+    return f"leases/{check_name(name, 'lease')}.json"

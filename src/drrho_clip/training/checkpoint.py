@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -88,10 +88,10 @@ class Checkpoints:
     def restore(
         self, parts: Mapping[str, nn.Module | torch.optim.Optimizer], by_rows: Mapping[str, ByRows] | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Load the newest sound checkpoint; return its step and state, or (0, {}) where there is none."""
+        """Load these parts of the newest sound checkpoint; return its step and state, or (0, {}) where there is none."""
         for step in self.steps():
             try:
-                marker, tensors = self._read(step, by_rows or {})
+                marker, tensors = self._read(step, parts, by_rows or {})
             except (StorageError, SafetensorError, ValueError) as error:
                 get_logger().warning("checkpoint_unusable", step=step, reason=str(error))
                 for rows in (by_rows or {}).values():
@@ -106,15 +106,19 @@ class Checkpoints:
         """Steps of the complete checkpoints, newest first."""
         return sorted({step for step, key in self._keys() if key.endswith("COMPLETE.json")}, reverse=True)
 
-    def _read(self, step: int, by_rows: Mapping[str, ByRows]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-        """Marker and tensors of the parts; rows are set at once, one slice in memory at a time."""
+    def _read(
+        self, step: int, parts: Collection[str], by_rows: Mapping[str, ByRows]
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+        """Marker and tensors of the parts; rows are set at once, one slice in memory at a time. Nothing else is read."""
         marker = json.loads(self.store.read(layout.checkpoint_marker(self.run, step)))
         tensors = {}
         for name, expected in marker["files"].items():
+            part, _, first = name.removesuffix(".safetensors").partition(".")
+            if part not in (by_rows if first else parts):
+                continue
             data = self.store.read(f"{layout.checkpoint(self.run, step)}/{name}")
             if hashlib.sha256(data).hexdigest() != expected["sha256"]:
                 raise ValueError(f"{name} has {len(data)} bytes and another sha256 than when it was saved")
-            part, _, first = name.removesuffix(".safetensors").partition(".")
             if first:
                 by_rows[part].write_rows(int(first), load(data)["rows"])
             else:

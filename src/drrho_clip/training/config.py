@@ -32,6 +32,11 @@ class TrainConfig(Config):
     reference: str = Field(
         "", description="Name of the reference's features; needed by drrho, shows the variances for the others"
     )
+    initial: str = Field(
+        "",
+        description="run:NAME = go on from a finished run: its weights, its temperature where that is learnt, and its moving "
+        "averages u where it saw the same dataset; empty = from scratch",
+    )
     architecture: str = Field("ViT-B-16", description="Any open_clip architecture or one of drrho-small, drrho-tiny, ...")
     batch_size: int = Field(5120, ge=2, description="Global: over all processes")
     accumulate: int = Field(
@@ -57,7 +62,7 @@ class TrainConfig(Config):
     gamma_min: float = Field(OWN, description="Last weight of the batch in the moving average u; -1 = from the decay epochs")
     gamma_epochs: int = Field(-1, ge=-1, description="Epochs over which gamma falls from 1; -1 = half of the run")
     gamma_schedule: Literal["cosine", "constant"] = Field(
-        "cosine", description="From 1 to gamma_min, or gamma_min from the start"
+        "cosine", description="From 1 to gamma_min, or gamma_min from the start, as always with `initial`, which knows u"
     )
     u_home: Literal["auto", "device", "shared"] = Field(
         "auto", description="Where the moving averages are: shared = one file per node for its processes; auto = above 1 GiB"
@@ -96,6 +101,10 @@ class TrainConfig(Config):
             raise ValueError(
                 f"method '{self.method}' needs a reference: set it to the name under which `drrho reference` stored its features"
             )
+        if self.initial and not self.initial_run:
+            raise ValueError(f"initial: '{self.initial}' is no run: write run:NAME")
+        if self.initial_run == self.run:
+            raise ValueError(f"initial: the run '{self.run}' cannot go on from itself")
         if self.automatic and not self.reference:
             raise ValueError(f"{self.automatic[0]}: auto is read off a reference's features: set reference, or a number")
         return self
@@ -104,6 +113,11 @@ class TrainConfig(Config):
     def automatic(self) -> list[str]:
         """The settings that are still to be chosen by the advisor."""
         return [name for name in ("temperature", "eps") if getattr(self, name) == AUTO]
+
+    @property
+    def initial_run(self) -> str:
+        """The run that training goes on from, empty where it starts from scratch."""
+        return self.initial.removeprefix("run:") if self.initial.startswith("run:") else ""
 
     @property
     def steps(self) -> int:
@@ -122,6 +136,8 @@ class TrainConfig(Config):
             for name in METHOD_SETTINGS
             if getattr(self, name) not in (OWN, AUTO) and name in METHODS[self.method].model_fields
         }
+        if self.initial and "gamma_schedule" in METHODS[self.method].model_fields:
+            fields["gamma_schedule"] = "constant"  # a gamma of 1 would forget the u that is known
         if self.learn_temperature != "auto":
             fields["learn_temperature"] = self.learn_temperature == "yes"
         return METHODS[self.method].parse(fields, where=f"method {self.method}")

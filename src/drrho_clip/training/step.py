@@ -113,6 +113,8 @@ def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
             where=store.uri_of(layout.reference_manifest(config.dataset, config.reference)),
             fix="Run `drrho reference` first, or give the name that it stored its features under.",
         )
+    if config.initial:
+        _check_initial(config, store)
     get_logger().info(
         "train_starts",
         run=config.run,
@@ -121,6 +123,20 @@ def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
         steps_per_epoch=order.steps_per_epoch,
         dropped_per_epoch=order.samples - order.steps_per_epoch * config.read_size,
     )
+
+
+def _check_initial(config: TrainConfig, store: Store) -> None:
+    """The run to go on from must be finished and of the same architecture."""
+    where = store.uri_of(layout.run(config.initial_run))
+    summary = find_summary(config.initial_run, store)
+    if summary is None:
+        raise ConfigError(f"There is no finished run '{config.initial_run}' to go on from", where=where, fix="Check `initial`.")
+    if summary.architecture != config.architecture:
+        raise ConfigError(
+            f"Run '{config.initial_run}' is a {summary.architecture}, and cannot go on as a {config.architecture}",
+            where=where,
+            fix=f"Set architecture to {summary.architecture}.",
+        )
 
 
 def with_advice(config: TrainConfig, manifest: Manifest, store: Store) -> TrainConfig:

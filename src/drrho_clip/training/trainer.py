@@ -27,6 +27,7 @@ from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.config import TrainConfig
 from drrho_clip.training.heartbeat import LauncherWatch
 from drrho_clip.training.history import History
+from drrho_clip.training.initial import start_from
 from drrho_clip.training.optimiser import make_optimiser, schedule, set_learning_rate
 from drrho_clip.training.selection import choose
 
@@ -254,6 +255,8 @@ class Trainer:
 
     def _resume(self) -> None:
         self.step, state = self.checkpoints.restore(self.parts, self.objective.by_rows())
+        if not self.step and self.config.initial:
+            start_from(self.config.initial_run, self.checkpoints.store, self.model, self.objective, self.make.reader.manifest)
         distributed.barrier()  # processes of a node may share rows: none goes on while another still sets them
         self.seconds, self.skipped = state.get("seconds", 0.0), state.get("skipped", 0)
         if self.step:

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from drrho_clip.continual import KeptLease, Lease, take_lease
+from drrho_clip.continual.lease import release_lease, renew_lease
+from drrho_clip.errors import ConfigError, DataError, LeaseLost
+from drrho_clip.storage import Store, layout
+
+HOUR = 3600.0
+
+
+def held(store: Store, name: str = "nightly") -> Lease:
+    return Lease.model_validate_json(store.read(layout.lease(name)))
+
+
+def expire(store: Store) -> None:
+    store.write(layout.lease("nightly"), held(store).model_copy(update={"expires": time.time() - 1}).model_dump_json().encode())
+
+
+def test_one_holds_it_until_it_is_given_back(folder_store: Store):
+    assert take_lease(folder_store, "nightly", "first", HOUR).holder == "first"
+    assert take_lease(folder_store, "nightly", "second", HOUR).holder == "first"
+    assert take_lease(folder_store, "nightly", "first", HOUR).holder == "first"  # a step that is tried again
+    assert take_lease(folder_store, "weekly", "second", HOUR).holder == "second"
+    release_lease(folder_store, "nightly", "second")
+    assert held(folder_store).holder == "first"
+    release_lease(folder_store, "nightly", "first")
+    assert take_lease(folder_store, "nightly", "second", HOUR).holder == "second"
+
+
+def test_one_that_expired_is_taken_by_the_next_and_lost_for_the_first(folder_store: Store):
+    take_lease(folder_store, "nightly", "first", HOUR)
+    expire(folder_store)
+    assert renew_lease(folder_store, "nightly", "first").expires > time.time()  # nobody wanted it meanwhile
+    expire(folder_store)
+    assert take_lease(folder_store, "nightly", "second", HOUR).holder == "second"
+    with pytest.raises(LeaseLost, match=r"'first' no longer holds the lease: 'second' does.*lease_minutes"):
+        renew_lease(folder_store, "nightly", "first")
+    with pytest.raises(LeaseLost), KeptLease(folder_store, "nightly", "first", HOUR):
+        raise AssertionError("the step must not start")
+    assert held(folder_store).holder == "second"
+
+
+@pytest.mark.parametrize("expired", [False, True], ids=["free", "expired"])
+def test_of_several_one_gets_it(store: Store, expired: bool):
+    if expired:
+        take_lease(store, "nightly", "crashed", HOUR)
+        expire(store)
+    together = threading.Barrier(4)
+
+    def take(holder: str) -> str:
+        together.wait()
+        return take_lease(store, "nightly", holder, HOUR).holder
+
+    holders = ["a", "b", "c", "d"]
+    with ThreadPoolExecutor(4) as pool:
+        winners = set(pool.map(take, holders))
+    assert len(winners) == 1
+    assert winners == {held(store).holder} <= set(holders)
+
+
+def test_it_is_renewed_while_the_work_goes_on(folder_store: Store):
+    with KeptLease(folder_store, "nightly", "me", 0.3):
+        first = held(folder_store).expires
+        deadline = time.monotonic() + 30
+        while held(folder_store).expires == first and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert held(folder_store).expires > first
+    assert held(folder_store).holder == "me"  # for the next step
+
+
+def test_it_is_given_back_at_the_end_of_the_work_and_by_a_step_that_fails(folder_store: Store):
+    with KeptLease(folder_store, "nightly", "me", HOUR) as lease:
+        lease.finished()
+    assert not held(folder_store).held(time.time())
+    with pytest.raises(ZeroDivisionError), KeptLease(folder_store, "nightly", "me", HOUR):
+        _ = 1 / 0
+    assert not held(folder_store).held(time.time())
+    with KeptLease(folder_store, "nightly", "me", HOUR):  # tried again
+        assert held(folder_store).held(time.time())
+
+
+def test_what_is_no_lease_is_said(folder_store: Store):
+    folder_store.write(layout.lease("nightly"), b"{}")
+    with pytest.raises(DataError, match="This is no lease"):
+        take_lease(folder_store, "nightly", "me", HOUR)
+    with pytest.raises(ConfigError, match="needs a holder"):
+        take_lease(folder_store, "other", "", HOUR)
