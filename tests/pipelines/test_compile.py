@@ -11,8 +11,8 @@ import yaml
 from drrho_clip.config import load_config
 from drrho_clip.errors import ConfigError
 from drrho_components import IMAGE
-from drrho_pipelines.compile import compile_pipelines, pipelines
 from drrho_components.launch import JobConfig
+from drrho_pipelines.compile import compile_pipelines, pipelines
 from drrho_pipelines.local import check_parameters, declared_parameters
 from drrho_pipelines.mapping import pipeline_parameters
 
