@@ -101,6 +101,17 @@ def test_a_deleted_pod_is_one_failure_whatever_its_container_ended_with():
     assert (failure.kind, failure.what) == ("Deleted", "run-worker-0 was deleted from outside")
 
 
+def test_the_most_memory_that_was_seen_is_told():
+    """As training logs it on its way up; the last line may be cut off."""
+    (found,) = states.failures(pod(containerStatuses=[ended(137, "OOMKilled")]))
+    log = "".join(
+        f'{{"used": {used}, "limit": 4294967296, "event": "memory_used", "rank": 0}}\n' for used in (2**31, 2**32 - 2**27)
+    )
+    told = states.with_peak(found, f'{{"event": "step"}}\n{log}{{"event": "memory_used", "us')
+    assert told.what.endswith("limit 4Gi, peak seen 3,968 MiB")
+    assert states.with_peak(found, "nothing") == found
+
+
 def test_a_pod_that_ended_well_or_runs_has_no_failure():
     done = {"name": "pytorch", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
     assert states.failures(pod(phase="Succeeded", containerStatuses=[done])) == []

@@ -194,8 +194,7 @@ class Session:
             return
         for failure in states.failures(pod):
             if self._once(("failed", failure.key), "pod_failed", pod=name, kind=failure.kind, reason=failure.what):
-                self._keep_log(pod)
-                self.incidents.add(failure, time.monotonic())
+                self.incidents.add(states.with_peak(failure, self._keep_log(pod)), time.monotonic())
 
     def _take_event(self, event: Object) -> None:
         at = event.get("lastTimestamp") or event.get("eventTime") or ""
@@ -227,8 +226,8 @@ class Session:
         for follower in self.followers.values():
             follower.join(15)
 
-    def _keep_log(self, pod: Object) -> None:
-        """Put the last lines of a failed pod into the store, while there are any."""
+    def _keep_log(self, pod: Object) -> str:
+        """Put the last lines of a failed pod into the store, while there are any, and return them."""
         name = pod["metadata"]["name"]
         text = ""
         for previous in ("true", "false") if states.restarts(pod) else ("false",):
@@ -239,12 +238,12 @@ class Session:
                 continue
         follower = self.followers.get(pod["metadata"]["uid"])
         text = text or "".join(f"{line}\n" for line in (follower.tail if follower else ()))
-        if not text:
-            return
         try:
-            self.store.write(layout.run_pod_log(self.plan.run, name), text.encode())
+            if text:
+                self.store.write(layout.run_pod_log(self.plan.run, name), text.encode())
         except StorageError as error:
             get_logger().warning("log_not_kept", pod=name, reason=str(error))
+        return text
 
     def _check_time(self, now: float) -> None:
         if self.ends is not None and now > self.ends:

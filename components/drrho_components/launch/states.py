@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from drrho_clip.observe.memory import MEMORY
 from drrho_clip.training.failure import PEER_LOST, parse_failure
 from drrho_components.launch.kube import Object
 
@@ -55,6 +57,20 @@ def failures(pod: Object) -> list[Failure]:
                 key = f"{uid}/{container['name']}/{ended.get('containerID') or ended.get('finishedAt')}"
                 found.append(_ended(pod, container["name"], ended, key))
     return found
+
+
+def with_peak(failure: Failure, log: str) -> Failure:
+    """The failure with the most memory that the pod's `log` speaks of, where it ran out of it."""
+    if failure.kind != "OOMKilled":
+        return failure
+    peak = 0
+    for line in log.splitlines():
+        if f'"event": "{MEMORY}"' in line:
+            try:
+                peak = max(peak, json.loads(line)["used"])
+            except (ValueError, KeyError):  # cut off in the middle
+                continue
+    return replace(failure, what=f"{failure.what}, peak seen {peak / 2**20:,.0f} MiB") if peak else failure
 
 
 def waiting(pod: Object) -> tuple[str, str] | None:

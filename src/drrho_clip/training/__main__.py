@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import nullcontext
 
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import configure_logs, get_logger
@@ -51,6 +52,7 @@ def _train(options: argparse.Namespace) -> None:
 
     from drrho_clip import distributed
     from drrho_clip.errors import TrainingError
+    from drrho_clip.observe.memory import MemoryWatch
     from drrho_clip.storage import open_store
     from drrho_clip.training.heartbeat import LauncherWatch
     from drrho_clip.training.worker import work
@@ -58,7 +60,8 @@ def _train(options: argparse.Namespace) -> None:
     store = open_store(options.store)
     free = {key: value for key in FREE if (value := getattr(options, key)) is not None}
     config = read_config(options.run, store, free)
-    with LauncherWatch(store, config.run, options.launcher_timeout) as watch:
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    with LauncherWatch(store, config.run, options.launcher_timeout) as watch, MemoryWatch() if first else nullcontext():
         try:
             with distributed.process_group(config.collective_timeout):
                 work(config, config.dataset_version, store, watch)
