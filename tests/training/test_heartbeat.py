@@ -16,7 +16,7 @@ from drrho_clip.errors import LaunchError
 from drrho_clip.storage import Store, layout
 from drrho_clip.training import TrainConfig, find_summary, train
 from drrho_clip.training.checkpoint import Checkpoints
-from drrho_clip.training.failure import PEER_LOST, parse_failure, write_failure
+from drrho_clip.training.failure import PEER_LOST, clear_failure, parse_failure, write_failure
 from drrho_clip.training.heartbeat import Heartbeat
 
 ENDLESS = {
@@ -114,6 +114,8 @@ def test_the_failure_that_says_most_is_kept(tmp_path: Path):
         "fix": "Ingest it.",
         "kind": "DataError",
     }
+    clear_failure(str(file))
+    assert file.read_text() == ""
     assert parse_failure("Traceback ...") is None
     assert parse_failure("[1]") is None
 

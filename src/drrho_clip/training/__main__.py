@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import configure_logs, get_logger
-from drrho_clip.training.failure import PEER_LOST, write_failure
+from drrho_clip.training.failure import PEER_LOST, clear_failure, write_failure
 from drrho_clip.training.step import FREE, read_config
 
 
@@ -22,6 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.log_to_stdout:
         os.dup2(1, 2)
     configure_logs(run=options.run, rank=int(os.environ.get("RANK", "0")))
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        clear_failure(options.failure_file)
     from drrho_clip import distributed
     from drrho_clip.training.trainer import Interrupted, Stop
 

@@ -10,6 +10,12 @@ PEER_LOST = "PeerLost"
 """Kind of a failure whose cause lies in another process."""
 
 
+def clear_failure(file: str | None) -> None:
+    """Forget what an earlier attempt left: an elastic agent starts processes again beside the same file."""
+    if file and Path(file).exists():
+        Path(file).write_text("")
+
+
 def write_failure(file: str | None, what: str, *, where: str = "", fix: str = "", kind: str) -> None:
     """Write the failure, unless another process of the machine wrote one that says more."""
     if not file:
