@@ -37,8 +37,8 @@ def page() -> str:
         parts += [f"## `{name}`\n", f"{summary(config)}\n", table(config.model_fields)]
     parts += [
         "## The job of `train` on a cluster\n",
-        "Parameters of a pipeline, with the prefix `train_`; `gpu_*`, `store_secret` and `image_pull_secret` belong to all steps and "
-        "have none:\n",
+        "Parameters of a pipeline, with the prefix `train_`; `gpu_*`, `store_secret` and `image_pull_secret` belong to all steps "
+        "and have none:\n",
         table(JobConfig.model_fields),
     ]
     parts += [
