@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import UnionType
-from typing import Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from drrho_clip.config import SECTIONS, RunConfig
 from drrho_clip.method import METHODS
+from drrho_components.launch import JobConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/configuration.md"
 INTRODUCTION = """\
@@ -34,6 +35,12 @@ def page() -> str:
     parts = [INTRODUCTION, "## The run\n", table(shared)]
     for name, config in SECTIONS.items():
         parts += [f"## `{name}`\n", f"{summary(config)}\n", table(config.model_fields)]
+    parts += [
+        "## The job of `train` on a cluster\n",
+        "Parameters of a pipeline, with the prefix `train_`; `gpu_*`, `store_secret` and `image_pull_secret` belong to all steps "
+        "and have none:\n",
+        table(JobConfig.model_fields),
+    ]
     parts += [
         "## Methods\n",
         "The defaults of each method, where `train` leaves a setting at the method's own:\n",
@@ -80,7 +87,7 @@ def kind_of(annotation: object) -> str:
         return ", ".join(f"`{choice}`" for choice in get_args(annotation))
     if get_origin(annotation) in (Union, UnionType):
         return " or ".join(kind_of(choice) for choice in get_args(annotation) if choice is not type(None))
-    names: dict[object, str] = {str: "text", int: "integer", float: "number", bool: "true or false"}
+    names: dict[object, str] = {Any: "JSON", str: "text", int: "integer", float: "number", bool: "true or false"}
     return names[annotation]
 
 

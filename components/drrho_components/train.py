@@ -15,6 +15,28 @@ def train(
     launcher: str = "local",
     nodes: int = 1,
     processes: int = 1,
+    elastic: str = "no",
+    node_cpu: str = "1",
+    node_memory: str = "4Gi",
+    node_gpus: str = "0",
+    gpu_resource: str = "nvidia.com/gpu",
+    shm: str = "",
+    gpu_node_selector: dict[str, str] = {},  # noqa: B006 (kfp reads it, nobody changes it)
+    gpu_tolerations: list[dict[str, str]] = [],  # noqa: B006
+    priority_class: str = "",
+    queue: str = "",
+    service_account: str = "",
+    store_secret: str = "",
+    image_pull_secret: str = "",
+    labels: str = "",
+    annotations: str = '{"sidecar.istio.io/inject": "false"}',
+    namespace: str = "",
+    image: str = "",
+    runtime: str = "torch-distributed",
+    start_timeout: int = 1800,
+    launcher_timeout: int = 300,
+    deadline: int = 0,
+    restarts: int = 3,
     run: str = "drrho",
     dataset: str = "openmoji",
     dataset_version: int = 0,
@@ -58,19 +80,21 @@ def train(
     checkpoint_steps: int = 1000,
     keep_checkpoints: int = 2,
     log_steps: int = 10,
+    collective_timeout: int = 300,
     metrics_port: int = 0,
 ) -> str:
     """Train to the end, from the newest checkpoint where there is one; returns the fingerprint of the finished run."""
     arguments = dict(locals())
     from drrho_clip import training
     from drrho_clip.storage import layout, open_store
-    from drrho_components.launch import start_with
+    from drrho_components.launch import JobConfig, launcher_for
     from drrho_components.steps import fingerprint, settings, step, write_manifest
 
     with step("train", arguments):
         opened = open_store(store)
-        start = start_with(launcher, nodes=nodes, processes=processes)
-        done = training.train(settings(training.TrainConfig, arguments), opened, launch=start)
+        wanted = settings(training.TrainConfig, arguments)
+        start = launcher_for(launcher, settings(JobConfig, arguments)).run
+        done = training.train(wanted, opened, launch=start)
         facts = {"run": done.run, "method": done.method, "samples_seen": done.samples_seen, "temperature": done.temperature}
         write_manifest(summary, opened.uri_of(layout.export(done.run)), facts)
         return fingerprint(done)

@@ -30,8 +30,11 @@ def local_device() -> torch.device:
 
 
 @contextmanager
-def process_group(timeout_seconds: float = 600.0) -> Iterator[None]:
-    """Join the group that torchrun describes in the environment (nccl on GPUs, else gloo), and leave it at the end."""
+def process_group(timeout_seconds: float = 300.0) -> Iterator[None]:
+    """Join the group that torchrun describes in the environment (nccl on GPUs, else gloo), and leave it at the end.
+
+    A process that waits longer than the timeout for another one, to join or in a collective, gives up with an error.
+    """
     if "RANK" not in os.environ:
         yield
         return
@@ -63,13 +66,18 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is set on any rank; every rank gets the same answer."""
+def largest(number: int, device: torch.device) -> int:
+    """The largest `number` of all ranks; every rank gets the same answer."""
     if world_size() == 1:
-        return flag
-    value = torch.tensor([float(flag)], device=device)
+        return number
+    value = torch.tensor([number], device=device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item())
+    return int(value.item())
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed because another process ended or did not answer: the cause is elsewhere."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def broadcast_object(value: object) -> object:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 from kfp import dsl
@@ -19,6 +19,7 @@ from drrho_components.arrivals import arrivals
 from drrho_components.begin import begin
 from drrho_components.evaluate import evaluate
 from drrho_components.ingest import ingest
+from drrho_components.launch import JobConfig
 from drrho_components.plan import plan
 from drrho_components.promote import promote
 from drrho_components.reference import reference
@@ -38,7 +39,7 @@ SETTINGS: dict[str, tuple[Any, type[Config]]] = {
     "promote": (promote, PromoteConfig),
 }
 COMMON = {"store", "store_endpoint", "depends_on", "lease"}
-OWN = {"train": {"launcher", "nodes", "processes"}}
+OWN = {"train": {"launcher", *JobConfig.model_fields}}
 
 
 def scalar(field: FieldInfo) -> type:
@@ -54,6 +55,13 @@ def test_a_component_has_the_settings_of_its_step_with_their_defaults(name: str)
     for key in COMMON | OWN.get(name, set()):
         declared.pop(key, None)
     assert declared == {key: (scalar(field), field.default) for key, field in config.model_fields.items()}
+
+
+def test_train_has_the_settings_of_a_job_with_their_defaults():
+    parameters = inspect.signature(train.python_func).parameters
+    given = {key: parameters[key] for key in JobConfig.model_fields}
+    declared = {key: (get_origin(one.annotation) or one.annotation, one.default) for key, one in given.items()}
+    assert declared == {key: (type(field.default), field.default) for key, field in JobConfig.model_fields.items()}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from drrho_clip.data.ingest import ingest
 from drrho_clip.errors import ConfigError, DrrhoError, LaunchError
 from drrho_clip.storage import Store
 from drrho_clip.training import TrainConfig, train
-from drrho_components.launch import LAUNCHERS, Resources, Topology, launcher, start_with
+from drrho_components.launch import JobConfig, launcher_for
 
 TINY = {"method": "openclip", "architecture": "drrho-nano", "batch_size": 8, "samples": 32, "warmup_steps": 1, "dataset": "s"}
 
@@ -25,38 +26,35 @@ def dataset(folder_store: Store) -> Store:
 
 
 def test_local_trains_on_real_processes(dataset: Store):
-    done = train(TrainConfig(run="r", **TINY), dataset, launch=start_with("local", nodes=1, processes=2))
+    done = train(TrainConfig(run="r", **TINY), dataset, launch=launcher_for("local", JobConfig(processes=2)).run)
     assert (done.world_size, done.samples_seen) == (2, 32)
 
 
 def test_local_gives_the_reason_of_the_failure(dataset: Store):
     with pytest.raises(DrrhoError) as error:
-        launcher("local").run(["--store", dataset.uri, "--run", "none"], Topology(), Resources())
+        launcher_for("local", JobConfig()).run(["--store", dataset.uri, "--run", "none"])
     assert "none" in str(error.value)
 
 
 def test_local_takes_no_second_machine():
     with pytest.raises(LaunchError, match="trains on one machine, not on 2"):
-        launcher("local").run([], Topology(nodes=2), Resources())
+        launcher_for("local", JobConfig(nodes=2))
 
 
-@pytest.mark.parametrize("name", [name for name in LAUNCHERS if name != "local"])
-def test_cluster_launchers_say_that_they_need_one_before_anything_is_written(name: str, dataset: Store):
+@pytest.mark.parametrize("name", ["pytorchjob", "trainjob"])
+def test_cluster_launchers_say_that_they_need_one_before_anything_is_written(
+    name: str, dataset: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     before = {info.key for info in dataset.list()}
-    with pytest.raises(LaunchError, match=f"'{name}' needs a Kubernetes cluster.*launcher 'local'"):
-        train(TrainConfig(run="r", **TINY), dataset, launch=start_with(name, nodes=1, processes=1))
+    with pytest.raises(LaunchError, match=r"needs a Kubernetes cluster.*use the launcher local"):
+        train(TrainConfig(run="r", **TINY), dataset, launch=launcher_for(name, JobConfig()).run)
     assert {info.key for info in dataset.list()} == before
 
 
 def test_unknown_launchers_are_named_with_the_nearest():
     with pytest.raises(ConfigError, match=r"There is no launcher 'pytorch-job'. Did you mean pytorchjob\?"):
-        launcher("pytorch-job")
-
-
-@pytest.mark.parametrize("topology", [{"nodes": 0}, {"processes_per_node": -1}])
-def test_a_topology_has_at_least_one_of_everything(topology: dict[str, int]):
-    with pytest.raises(ConfigError, match="must be at least 1"):
-        Topology(**topology)
+        launcher_for("pytorch-job", JobConfig())
 
 
 def test_sigterm_reaches_the_training(dataset: Store):
@@ -64,8 +62,8 @@ def test_sigterm_reaches_the_training(dataset: Store):
     config = {**TINY, "samples": 80_000, "run": "r", "log_steps": 1, "checkpoint_steps": 10_000}
     code = (
         "import json, sys\nfrom drrho_clip.storage import open_store\nfrom drrho_clip.training import TrainConfig, train\n"
-        "from drrho_components.launch import start_with\n"
-        "train(TrainConfig(**json.loads(sys.argv[1])), open_store(sys.argv[2]), launch=start_with('local', nodes=1, processes=1))"
+        "from drrho_components.launch import JobConfig, launcher_for\n"
+        "train(TrainConfig(**json.loads(sys.argv[1])), open_store(sys.argv[2]), launch=launcher_for('local', JobConfig()).run)"
     )
     command = [sys.executable, "-c", code, json.dumps(config), dataset.uri]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})

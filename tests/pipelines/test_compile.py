@@ -11,6 +11,7 @@ import yaml
 from drrho_clip.config import load_config
 from drrho_clip.errors import ConfigError
 from drrho_components import IMAGE
+from drrho_components.launch import JobConfig
 from drrho_pipelines.compile import compile_pipelines, pipelines
 from drrho_pipelines.local import check_parameters, declared_parameters
 from drrho_pipelines.mapping import pipeline_parameters
@@ -104,8 +105,8 @@ def test_a_config_becomes_parameters(compiled: dict[str, Path]):
     assert expected.items() <= parameters.items()
     left_out = {key for key in declared if key not in parameters}
     assert {re.sub(r"^(data|reference|train|evaluate|report)_", "", key) for key in left_out} == {
-        *("cpu", "memory", "gpus", "launcher", "nodes", "processes", "store_endpoint", "store_secret", "gpu_resource"),
-        *("gpu_node_selector", "gpu_tolerations", "node_selector", "tolerations", "image_pull_secret"),
+        *("cpu", "memory", "gpus", "launcher", "store_endpoint", "node_selector", "tolerations"),
+        *JobConfig.model_fields,
     }
     assert check_parameters(compiled["steering"], parameters) == parameters
 

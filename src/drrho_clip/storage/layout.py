@@ -89,6 +89,16 @@ def run_failure(name: str) -> str:
     return f"{run(name)}/failure.json"
 
 
+def run_launcher(name: str) -> str:
+    """Renewed by the launcher that waits for a run: who it is, and that it still lives."""
+    return f"{run(name)}/launcher.json"
+
+
+def run_pod_log(name: str, pod: str) -> str:
+    """The last lines of a pod that failed while it trained a run."""
+    return f"{run(name)}/logs/{pod}.log"
+
+
 def run_weights(name: str) -> str:
     """Per sample of the finished run: index, key, image_weight, text_weight, loss."""
     return f"{run(name)}/weights.parquet"

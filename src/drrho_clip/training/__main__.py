@@ -3,39 +3,76 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from pathlib import Path
+from contextlib import nullcontext
 
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import configure_logs, get_logger
+from drrho_clip.training.failure import PEER_LOST, clear_failure, write_failure
 from drrho_clip.training.step import FREE, read_config
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train as one process; exit code 0 done, 2 unusable input, 143 stopped by SIGTERM after a checkpoint."""
+    """Train as one process; exit code 0 done or abandoned, 1 another process was lost, 2 unusable input, 143 SIGTERM.
+
+    143 comes after a checkpoint, and so does 0 when the launcher was not heard of: nothing may start the process again then.
+    """
     options = _parser().parse_args(arguments)
     if options.log_to_stdout:
         os.dup2(1, 2)
     configure_logs(run=options.run, rank=int(os.environ.get("RANK", "0")))
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        clear_failure(options.failure_file)
     from drrho_clip import distributed
-    from drrho_clip.storage import open_store
-    from drrho_clip.training.trainer import Interrupted
-    from drrho_clip.training.worker import work
+    from drrho_clip.training.trainer import Interrupted, Stop
 
     try:
-        store = open_store(options.store)
-        free = {key: value for key in FREE if (value := getattr(options, key)) is not None}
-        config = read_config(options.run, store, free)
-        with distributed.process_group():
-            work(config, config.dataset_version, store)
+        _train(options)
     except DrrhoError as error:
-        return _failed(error, options.failure_file)
-    except Interrupted:
+        get_logger().error("failed", reason=str(error))
+        write_failure(options.failure_file, error.what, where=error.where, fix=error.fix, kind=type(error).__name__)
+        return error.exit_code
+    except Interrupted as early:
+        if early.stop == Stop.ABANDONED:
+            return 0
         get_logger().warning("interrupted", reason="SIGTERM; the checkpoint is written, start again to go on")
         return 143
+    except Exception as error:
+        lost = distributed.is_lost_peer(error)
+        kind, fix = (PEER_LOST, "The others' logs say why.") if lost else (type(error).__name__, "Its log says more.")
+        write_failure(options.failure_file, f"{type(error).__name__}: {error}", fix=fix, kind=kind)
+        if not lost:
+            raise
+        get_logger().error("peer_lost", reason=str(error))
+        return 1
     return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    import torch
+
+    from drrho_clip import distributed
+    from drrho_clip.errors import TrainingError
+    from drrho_clip.observe.memory import MemoryWatch
+    from drrho_clip.storage import open_store
+    from drrho_clip.training.heartbeat import LauncherWatch
+    from drrho_clip.training.worker import work
+
+    store = open_store(options.store)
+    free = {key: value for key in FREE if (value := getattr(options, key)) is not None}
+    config = read_config(options.run, store, free)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    with LauncherWatch(store, config.run, options.launcher_timeout) as watch, MemoryWatch() if first else nullcontext():
+        try:
+            with distributed.process_group(config.collective_timeout):
+                work(config, config.dataset_version, store, watch)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"The GPU's memory is used up: {str(error).splitlines()[0]}",
+                where=f"rank {os.environ.get('RANK', '0')}",
+                fix="Raise accumulate, lower batch_size, or train on more GPUs.",
+            ) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,16 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", required=True, help="name of a run whose config.yaml is in the store")
     parser.add_argument("--failure-file", help="where to write the error that ended the process, as JSON")
     parser.add_argument("--log-to-stdout", action="store_true", help="send the log to stdout instead of stderr")
+    parser.add_argument("--launcher-timeout", type=float, default=0, help="seconds without its launcher after which it ends")
     for key in sorted(FREE):
         parser.add_argument("--" + key.replace("_", "-"), type=int, help="instead of the recorded value")
     return parser
-
-
-def _failed(error: DrrhoError, file: str | None) -> int:
-    get_logger().error("failed", reason=str(error))
-    if file and not Path(file).exists():
-        Path(file).write_text(json.dumps({"what": error.what, "where": error.where, "fix": error.fix}))
-    return error.exit_code
 
 
 if __name__ == "__main__":

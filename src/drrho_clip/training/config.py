@@ -82,6 +82,9 @@ class TrainConfig(Config):
     checkpoint_steps: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     log_steps: int = Field(10, ge=1)
+    collective_timeout: int = Field(
+        300, ge=10, description="Seconds that a process waits for another one before it takes it for lost and ends"
+    )
     metrics_port: int = Field(0, ge=0, le=65535, description="Port of /metrics on rank 0; 0 = not served")
 
     @field_validator("temperature", "eps", mode="before")

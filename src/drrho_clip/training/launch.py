@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from drrho_clip.errors import DrrhoError, TrainingError
+from drrho_clip.training.failure import PEER_LOST, parse_failure
 
 MODULE = "drrho_clip.training"
 ON_CPUS = {
@@ -48,6 +48,11 @@ def run_locally(arguments: list[str], processes: int = 1) -> None:
             raise _reason(failure, code, tail)
 
 
+def cpu_environment(cpus: int, processes: int) -> dict[str, str]:
+    """Environment of `processes` training processes that share `cpus`."""
+    return {"OMP_NUM_THREADS": str(max(1, cpus // processes)), **ON_CPUS}
+
+
 def _launcher(processes: int) -> list[str]:
     if processes == 1:
         return [sys.executable, "-m"]
@@ -56,8 +61,7 @@ def _launcher(processes: int) -> list[str]:
 
 
 def _environment(processes: int) -> dict[str, str]:
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    return {"OMP_NUM_THREADS": str(threads), **ON_CPUS, **os.environ}
+    return {**cpu_environment(os.cpu_count() or 1, processes), **os.environ}
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
@@ -85,8 +89,8 @@ def _forwarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _reason(failure: Path, code: int, tail: list[str]) -> DrrhoError:
-    if failure.exists():
-        stored = json.loads(failure.read_text())
+    stored = parse_failure(failure.read_text()) if failure.exists() else None
+    if stored is not None and stored["kind"] != PEER_LOST:
         return TrainingError(stored["what"], where=stored["where"], fix=stored["fix"])
     if code < 0:
         name = signal.Signals(-code).name

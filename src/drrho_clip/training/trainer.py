@@ -6,6 +6,7 @@ import math
 import signal
 import time
 from dataclasses import dataclass
+from enum import IntEnum
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,7 @@ from drrho_clip.observe import get_logger, progress
 from drrho_clip.training.accumulation import forward_backward
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.config import TrainConfig
+from drrho_clip.training.heartbeat import LauncherWatch
 from drrho_clip.training.history import History
 from drrho_clip.training.initial import start_from
 from drrho_clip.training.optimiser import make_optimiser, schedule, set_learning_rate
@@ -56,8 +58,20 @@ class Interval:
     skipped: int = 0
 
 
+class Stop(IntEnum):
+    """Why training ends before its last step; where ranks have different reasons, the larger one counts."""
+
+    NO = 0
+    SIGTERM = 1
+    ABANDONED = 2  # the launcher was not heard of for its timeout
+
+
 class Interrupted(Exception):
-    """SIGTERM came: the checkpoint is written, the process should end so that it is started again."""
+    """Training stopped early and its checkpoint is written: the process should end."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop.name)
+        self.stop = stop
 
 
 class Trainer:
@@ -71,6 +85,7 @@ class Trainer:
         make: BatchMaker,
         history: History,
         checkpoints: Checkpoints,
+        watch: LauncherWatch | None = None,
     ) -> None:
         self.config, self.make, self.history, self.checkpoints = config, make, history, checkpoints
         self.device = distributed.local_device()
@@ -88,11 +103,13 @@ class Trainer:
         if self.weights is not None:
             self.parts["weights"] = self.weights
         self.step, self.skipped, self.seconds = 0, 0, 0.0
-        self.stop = False
+        self.watch = watch or LauncherWatch(history.store, config.run, timeout=0)
+        self.sigterm = False
 
     def run(self) -> None:
-        """Train to the last step, with checkpoints. TrainingError: the loss is not finite. Interrupted: SIGTERM came."""
+        """Train to the last step, with checkpoints. TrainingError: the loss is not finite. Interrupted: see Stop."""
         self._resume()
+        self.watch.training(distributed.rank())
         towers: nn.Module = Towers(self.model)
         if distributed.world_size() > 1:
             towers = DistributedDataParallel(towers, device_ids=[self.device.index] if self.device.type == "cuda" else None)
@@ -121,15 +138,15 @@ class Trainer:
             interval.skipped += int((~batch.valid).sum())
             if self.weights is not None:
                 self.weights.record(batch.index, result.weights, result.losses, batch.valid)
-            last, stopped = self.step == config.steps, distributed.any_rank(self.stop, self.device)
-            saving = last or stopped or self.step % config.checkpoint_steps == 0
+            last, stop = self.step == config.steps, Stop(distributed.largest(self._stop(), self.device))
+            saving = last or stop or self.step % config.checkpoint_steps == 0
             if saving or self.step % config.log_steps == 0:
                 self._log(interval, batch, features, result, norm)
                 interval = Interval(started=time.monotonic())
             if saving:
                 self._save()
-            if stopped and not last:
-                raise Interrupted
+            if stop and not last:
+                raise Interrupted(stop)
             waiting = time.monotonic()
 
     def _train_step(self, towers: nn.Module, batch: Batch) -> tuple[Pair, ObjectiveResult, Tensor]:
@@ -265,5 +282,10 @@ class Trainer:
             self.history.resume(self.step)
             self.history.metrics.update({"steps": self.config.steps})
 
+    def _stop(self) -> Stop:
+        if self.watch.lost:
+            return Stop.ABANDONED
+        return Stop.SIGTERM if self.sigterm else Stop.NO
+
     def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
-        self.stop = True
+        self.sigterm = True

@@ -27,6 +27,7 @@ from drrho_clip.observe import MetricSet, metrics_of
 from drrho_clip.storage import Store, layout
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.config import TrainConfig
+from drrho_clip.training.heartbeat import LauncherWatch
 from drrho_clip.training.history import History
 from drrho_clip.training.step import sample_order
 from drrho_clip.training.summary import TrainSummary
@@ -43,8 +44,11 @@ WEIGHTS = pa.schema(
 )
 
 
-def work(config: TrainConfig, dataset_version: int, store: Store) -> None:
-    """Train (or go on training) as one of the processes of the group; finished training only publishes what is missing."""
+def work(config: TrainConfig, dataset_version: int, store: Store, watch: LauncherWatch | None = None) -> None:
+    """Train (or go on training) as one of the processes of the group; finished training only publishes what is missing.
+
+    With a `watch`, training stops after a checkpoint when the launcher is lost.
+    """
     manifest = load_manifest(store, config.dataset, dataset_version)
     make = batch_maker(config, manifest, store)
     torch.manual_seed(config.seed)
@@ -57,7 +61,8 @@ def work(config: TrainConfig, dataset_version: int, store: Store) -> None:
     if config.metrics_port and distributed.leads_node():
         metrics.serve(config.metrics_port)
     history = History(store, config.run, metrics)
-    trainer = Trainer(config, model, objective, make, history, Checkpoints(store, config.run, config.keep_checkpoints))
+    checkpoints = Checkpoints(store, config.run, config.keep_checkpoints)
+    trainer = Trainer(config, model, objective, make, history, checkpoints, watch)
     try:
         trainer.run()
     finally:

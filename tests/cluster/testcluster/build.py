@@ -78,7 +78,7 @@ def _build_missing(cache: Path, folder: Path, progress: Progress) -> Path:
     missing = [program for program in ALL if not (folder / "bin" / program.name).exists()]
     if not missing and (folder / "modules").exists():
         return folder
-    progress.say(f"{len(missing)} Go programs to build, once: about a quarter of an hour on two idle cores; they stay in {folder}")
+    progress.say(f"{len(missing)} Go programs to build, once: a quarter of an hour on two idle cores; they stay in {folder}")
     (folder / "bin").mkdir(parents=True, exist_ok=True)
     work = cache / "go"
     environment = _environment(cache, work, progress)
