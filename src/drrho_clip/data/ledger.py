@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 from drrho_clip.data.download.reasons import PASSING_REASONS
 from drrho_clip.data.duplicates import Duplicates
 from drrho_clip.data.manifest import CHECKED_AT_ONCE, Manifest, Shard, dataset_id
-from drrho_clip.data.outcomes import OK, Outcome, OutcomeFile, note_of, outcome_of, published_outcomes, to_bytes
+from drrho_clip.data.outcomes import OK, Outcome, OutcomeFile, note_of, outcome_of, published_tables, to_bytes
 from drrho_clip.data.prepare import Prepared
 from drrho_clip.data.sources.base import LEFT_OUT, REASONS, Rejected
 from drrho_clip.data.sources.columns import row_key
 from drrho_clip.data.writer import ShardWriter, read_keys
-from drrho_clip.errors import ObjectMissing
+from drrho_clip.errors import DataError, ObjectMissing
 from drrho_clip.observe import get_logger
 from drrho_clip.storage import layout
 
@@ -86,6 +86,7 @@ class RowLedger(Ledger):
         self.known = self._rows
         self._duplicates = Duplicates(config.drop_duplicates)
         self._file = OutcomeFile()
+        self._tables = 0
 
     @property
     def changed(self) -> bool:  # type: ignore[override]
@@ -94,13 +95,8 @@ class RowLedger(Ledger):
 
     def catch_up(self, writer: ShardWriter, tally: Tally) -> None:
         """Read the outcome tables, count the rows that are not tried again, adopt the shards of an ingest that was killed."""
-        for row in published_outcomes(self._store, self._existing) if self._existing else ():
-            if self._rows.state(row["key"]):
-                continue  # a newer table names it too
-            self._rows.set(row["key"], row["state"])
-            self._remember(row)
-            if row["state"] != OK and row["key"] in self._rows:
-                tally.replay(row["key"], row["state"], row["detail"] or "")
+        if self._existing:
+            self._read(self._existing, tally)
         first = len(writer.shards)
         while (part := self._part(writer)) is not None:
             table, note = part
@@ -141,8 +137,7 @@ class RowLedger(Ledger):
     def publish(self, shards: Sequence[Shard]) -> None:
         """Write the outcome table of this ingest; it counts from the moment on that a manifest has these shards."""
         self._file.end_part()
-        number = sum(1 for _ in self._store.list(layout.outcomes(self._dataset) + "/")) + 1
-        self._file.publish(self._store, self._dataset, number, {"dataset_id": dataset_id(shards)})
+        self._file.publish(self._store, self._dataset, self._tables + 1, {"dataset_id": dataset_id(shards)})
 
     def clean(self, published: Sequence[Shard]) -> None:
         """Remove the parts beside these shards."""
@@ -152,6 +147,25 @@ class RowLedger(Ledger):
     def close(self) -> None:
         """Remove the temporary file."""
         self._file.close()
+
+    def _read(self, existing: Manifest, tally: Tally) -> None:
+        samples = 0
+        for number, rows in published_tables(self._store, existing):
+            self._tables = max(self._tables, number)
+            for row in rows:
+                if self._rows.state(row["key"]):
+                    continue  # a newer table names it too
+                self._rows.set(row["key"], row["state"])
+                self._remember(row)
+                samples += row["state"] == OK
+                if row["state"] != OK and row["key"] in self._rows:
+                    tally.replay(row["key"], row["state"], row["detail"] or "")
+        if samples != existing.total:
+            raise DataError(
+                f"The outcome tables of dataset '{existing.name}' account for {samples} of {existing.total} samples",
+                where=self._store.uri_of(layout.outcomes(existing.name)),
+                fix="Restore them from a backup, or ingest under a new dataset name.",
+            )
 
     def _remember(self, row: Outcome) -> None:
         if row["state"] == OK:

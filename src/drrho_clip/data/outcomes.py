@@ -93,14 +93,13 @@ def rows_of(file: pq.ParquetFile) -> Iterator[Outcome]:
         yield from batch.to_pylist()
 
 
-def published_outcomes(store: Store, manifest: Manifest) -> Iterator[Outcome]:
-    """Yield the rows of all outcome tables of a dataset, the newest first.
+def published_tables(store: Store, manifest: Manifest) -> Iterator[tuple[int, Iterator[Outcome]]]:
+    """Yield (number, rows) of all outcome tables of a dataset, the newest first; they overlap where a row was tried again.
 
     A table belongs to the dataset if the shards that it was written for are the first ones of the manifest: what an ingest left
-    that was never published does not. Raises DataError where the tables do not account for every sample.
+    that was never published does not. Raises DataError for a table that cannot be read.
     """
     ids = {dataset_id(manifest.shards[:count]) for count in range(len(manifest.shards) + 1)}
-    samples = 0  # a sample never fails again, so that no two tables have the same one
     for info in reversed(list(store.list(layout.outcomes(manifest.name) + "/"))):
         with tempfile.TemporaryDirectory(prefix="drrho-") as folder:
             path = Path(folder) / "outcomes.parquet"
@@ -108,17 +107,9 @@ def published_outcomes(store: Store, manifest: Manifest) -> Iterator[Outcome]:
             try:
                 with pq.ParquetFile(path) as file:
                     if note_of(file).get("dataset_id") in ids:
-                        for row in rows_of(file):
-                            samples += row["state"] == OK
-                            yield row
+                        yield int(info.key.rpartition("/")[2][:6]), rows_of(file)
             except pa.ArrowException as error:
                 raise DataError(f"An outcome table cannot be read: {error}", where=store.uri_of(info.key)) from None
-    if samples != manifest.total:
-        raise DataError(
-            f"The outcome tables of dataset '{manifest.name}' account for {samples} of {manifest.total} samples",
-            where=store.uri_of(layout.outcomes(manifest.name)),
-            fix="Restore them from a backup, or ingest under a new dataset name.",
-        )
 
 
 class OutcomeFile:
@@ -152,13 +143,13 @@ class OutcomeFile:
             self._writer.write_table(table.replace_schema_metadata(None).combine_chunks())
         self.rows += table.num_rows
 
-    def publish(self, store: Store, manifest_name: str, number: int, note: dict[str, Any]) -> None:
+    def publish(self, store: Store, dataset: str, number: int, note: dict[str, Any]) -> None:
         """Put the table into the store, under a name that says its bytes: two ingests at once cannot spoil each other's."""
         self._writer.add_key_value_metadata({_NOTE.decode(): json.dumps(note, sort_keys=True)})
         self._writer.close()
         with self._path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        store.upload(layout.outcome_table(manifest_name, number, digest), self._path)
+        store.upload(layout.outcome_table(dataset, number, digest), self._path)
 
     def close(self) -> None:
         """Remove the temporary file."""

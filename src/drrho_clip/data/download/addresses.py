@@ -30,7 +30,10 @@ def is_public(address: str) -> bool:
 
     IPv6 addresses that hold one of IPv4 (mapped, 6to4, Teredo, NAT64) are public only where both are, which leaves 6to4.
     """
-    ip = ip_address(address.partition("%")[0])
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:  # a spelling that only the system understands
+        return False
     if isinstance(ip, IPv6Address) and ip.sixtofour is not None and not is_public(str(ip.sixtofour)):
         return False
     special = ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback or ip.is_link_local

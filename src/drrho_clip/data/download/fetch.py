@@ -80,12 +80,15 @@ class Fetcher:
             raise FetchError("tls", _words(error)) from None
         except aiohttp.ClientPayloadError:
             raise FetchError("cut_short", "the connection ended before the body did", status=200) from None
-        except (aiohttp.ClientError, OSError) as error:
-            if PRIVATE in str(error):
-                raise FetchError("address", PRIVATE) from None
-            raise FetchError("connection", _words(error)) from None
-        except ValueError as error:
+        except ValueError as error:  # aiohttp's InvalidURL, too
             raise FetchError("bad_url", _words(error)) from None
+        except aiohttp.ClientResponseError:
+            raise FetchError("connection", "the answer is not of HTTP, or more than it announced") from None
+        except (aiohttp.ClientError, OSError) as error:
+            words = _words(error)
+            if PRIVATE in words:
+                raise FetchError("address", PRIVATE) from None
+            raise FetchError("connection", words) from None
 
     async def _follow(self, url: URL, *, keep: bool) -> tuple[bytes, int]:
         assert self._session is not None
