@@ -5,31 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import io
 import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import cache
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from aiohttp import web
+from PIL import Image
 from source_helpers import picture
 
 _QUIET = logging.Logger("unheard")  # what it does is wrong on purpose
 _BOMB = gzip.compress(bytes(50_000_000))
 
 
-def image_for(name: str) -> bytes:
-    """The picture of a name: striped, so that it has a look of its own."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    blocks = np.random.default_rng(list(name.encode())).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+@cache
+def image_for(name: str, side: int = 24, kind: str = "PNG") -> bytes:
+    """The picture of a name: coloured clouds, so that it has a look of its own."""
+    blocks = np.random.default_rng(list(name.encode())).integers(0, 256, (5, 5, 3), dtype=np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(blocks).resize((24, 24), Image.Resampling.NEAREST).save(buffer, "PNG")
+    Image.fromarray(blocks).resize((side, side), Image.Resampling.BICUBIC).save(buffer, kind, quality=85)
     return buffer.getvalue()
 
 
@@ -72,6 +72,10 @@ class BadServer:
             ready.set()
             await self._stop.wait()
             await runner.cleanup()
+            hanging = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in hanging:
+                task.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
 
         self._loop.run_until_complete(main())
 
@@ -215,6 +219,11 @@ async def same(server: BadServer, request: web.BaseRequest, name: str) -> web.St
     return good("same")
 
 
+async def larger(server: BadServer, request: web.BaseRequest, name: str) -> web.StreamResponse:
+    """What `same` gives, as a JPEG of another size."""
+    return web.Response(body=image_for("same", 40 + int(name), "JPEG"))
+
+
 async def flat(server: BadServer, request: web.BaseRequest, name: str) -> web.StreamResponse:
     return web.Response(body=picture(int(name)), content_type="image/png")
 
@@ -223,6 +232,6 @@ ANSWERS: dict[str, Callable[[BadServer, web.BaseRequest, str], Awaitable[web.Str
     handler.__name__: handler
     for handler in (
         *(image, status, ailing, once, busy, hang, drip, cut, short, vanish, loop, to),
-        *(bomb, packed, huge, announced, html, robots, same, flat),
+        *(bomb, packed, huge, announced, html, robots, same, larger, flat),
     )
 }

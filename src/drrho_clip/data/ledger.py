@@ -97,6 +97,9 @@ class RowLedger(Ledger):
         """Read the outcome tables, count the rows that are not tried again, adopt the shards of an ingest that was killed."""
         if self._existing:
             self._read(self._existing, tally)
+            last = self._existing.shards[-1]
+            if self._store.head(layout.shard_outcomes(last.key)):  # an ingest was killed after it had published
+                self.clean(self._existing.shards)
         first = len(writer.shards)
         while (part := self._part(writer)) is not None:
             table, note = part
@@ -140,9 +143,11 @@ class RowLedger(Ledger):
         self._file.publish(self._store, self._dataset, self._tables + 1, {"dataset_id": dataset_id(shards)})
 
     def clean(self, published: Sequence[Shard]) -> None:
-        """Remove the parts beside these shards."""
+        """Remove the parts beside these shards, the last one last: where it is gone, all are."""
+        parts = [layout.shard_outcomes(shard.key) for shard in published]
         with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
-            list(pool.map(self._store.delete, [layout.shard_outcomes(shard.key) for shard in published]))
+            list(pool.map(self._store.delete, parts[:-1]))
+        self._store.delete(parts[-1])
 
     def close(self) -> None:
         """Remove the temporary file."""
