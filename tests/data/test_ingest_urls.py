@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from bad_server import BadServer, image_for
+from bad_server import BadServer
 from ingest_helpers import TrappedStore, contents, kill_this_process, refuse
 
 from drrho_clip.data.config import IngestConfig
@@ -188,7 +188,7 @@ def test_duplicates_are_counted_and_dropped_on_demand(
     tmp_path: Path, server: BadServer, folder_store: Store, drop: str, left: list[int]
 ) -> None:
     """One picture under two URLs, then twice as a larger JPEG, and another one; later the first one comes again."""
-    table = write_table(tmp_path / "t.tsv", server.of("same/1", "same/2", "larger/1", "image/other", "larger/2"))
+    table = write_table(tmp_path / "t.tsv", server.of("same/1", "same/2", "larger/2", "image/other", "larger/3"))
     config = config_for(table, drop_duplicates=drop, heldout_fraction=0)
     manifest = ingest(config, folder_store)
     assert sorted(map(int, samples(folder_store))) == left
@@ -200,7 +200,7 @@ def test_duplicates_are_counted_and_dropped_on_demand(
         else:
             assert row["state"] == f"duplicate_{kind}"
     assert sum(manifest.duplicates.values()) == sum(bool(kinds[number]) for number in left)
-    write_table(table, server.of("same/1", "same/2", "larger/1", "image/other", "larger/2", "image/same", "image/new"))
+    write_table(table, server.of("same/1", "same/2", "larger/2", "image/other", "larger/3", "image/same", "image/new"))
     ingest(config, folder_store)
     assert outcomes(folder_store)["000000005"]["state" if drop != "none" else "duplicate"].endswith("content")
     assert outcomes(folder_store)["000000006"]["state"] == "ok"

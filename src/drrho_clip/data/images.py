@@ -109,14 +109,16 @@ def looks_of(image: Image.Image) -> tuple[int, ...]:
     steps = np.concatenate([np.diff(grey, axis=1)[:_GRID].ravel(), np.diff(grey, axis=0)[:, :_GRID].ravel()])
     if np.abs(steps).max() < _FLAT:
         return ()
-    bits = steps > _GROWS
-    unsure = np.argsort(np.abs(steps - _GROWS - 0.5), kind="stable")[:_UNSURE]
-    found = []
-    for turned in range(1 << len(unsure)):
-        other = bits.copy()
-        other[unsure] ^= (turned >> np.arange(len(unsure))) % 2 == 1
-        found.append(int.from_bytes(hashlib.blake2b(np.packbits(other).tobytes(), digest_size=8).digest(), "big"))
-    return tuple(found)
+    bits = int.from_bytes(np.packbits(steps > _GROWS).tobytes(), "big")
+    found = [bits]
+    places = 8 * -(-len(steps) // 8)  # packed from the left, to whole bytes
+    for unsure in np.argsort(np.abs(steps - _GROWS - 0.5), kind="stable")[:_UNSURE].tolist():
+        found += [other ^ (1 << (places - 1 - unsure)) for other in found]
+    return tuple(_hash64(other) for other in found)
+
+
+def _hash64(value: int) -> int:
+    return int.from_bytes(hashlib.blake2b(value.to_bytes(16, "big"), digest_size=8).digest(), "big")
 
 
 def _open(data: bytes) -> Image.Image:

@@ -43,6 +43,11 @@ class DownloadLimits:
         )
 
     @property
+    def ready(self) -> int:
+        """Rows that may be there and not yet be taken."""
+        return max(256, 2 * self.connections)
+
+    @property
     def waiting(self) -> int:
         """Rows that may wait for their host at once: enough for busy hosts not to leave the others idle."""
         return 8 * self.connections

@@ -202,7 +202,8 @@ class _Downloads:
         limits = self._limits
         return (
             self._active < limits.waiting
-            and len(self._window) + self._given < limits.window_rows
+            and len(self._window) < limits.window_rows
+            and self._given < limits.ready
             and self._held < limits.window_bytes
         )
 
