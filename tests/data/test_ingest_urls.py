@@ -9,7 +9,9 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -315,8 +317,11 @@ def test_settings_that_do_not_fit(
     assert contents(folder_store) == {}
 
 
+DRRHO = (sys.executable, "-m", "drrho_pipelines.cli")
+
+
 def drrho(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "drrho_pipelines.cli", *arguments], capture_output=True, text=True, timeout=200)
+    return subprocess.run([*DRRHO, *arguments], capture_output=True, text=True, timeout=200)
 
 
 def test_the_command(tmp_path: Path, server: BadServer) -> None:
@@ -337,6 +342,27 @@ def test_the_command(tmp_path: Path, server: BadServer) -> None:
     assert again.returncode == 0, again.stderr
     found = json.loads(again.stdout)
     assert (found["samples"], found["version"], found["not_usable"]) == (3, 2, {})
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_stopped_by_a_signal_it_ends_at_once_and_publishes_nothing(
+    tmp_path: Path, server: BadServer, number: int, code: int
+) -> None:
+    table = write_table(tmp_path / "t.tsv", server.of("image/a", "hang/b"))
+    store = tmp_path / "store"
+    arguments = ["ingest", "-s", str(store), "-d", "web", "--source", "table", "--path", str(table)]
+    arguments += ["--set", "allow_private=true", "--set", "workers=1", "--set", "download_timeout=1000"]
+    # Where the tests themselves run in the background of a shell, Ctrl-C's signal would be ignored from the start.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen([*DRRHO, *arguments], stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
+        while not server.requests["hang/b"]:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in said
+    assert not [key for key in contents(open_store(store)) if key.endswith("manifest.json")]
 
 
 MEMORY = """
