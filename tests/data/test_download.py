@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import structlog
 from bad_server import BadServer, image_for
 
 from drrho_clip.data.download import addresses
@@ -110,6 +111,15 @@ def test_no_row_outlasts_its_time(server: BadServer) -> None:
     assert download(urls, timeout=0.5, rounds=2) == dict.fromkeys(urls, "timeout")
     assert time.monotonic() - started < 20
     assert server.requests == {"hang/a": 2, "drip/b": 2}
+
+
+def test_what_is_waited_for_is_said(server: BadServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drrho_clip.data.download.ordered._REPORT_SECONDS", 0.05)
+    with structlog.testing.capture_logs() as logs:
+        download([f"{server.url}/hang/a?key=secret"], timeout=0.5, rounds=1)
+    said = [entry for entry in logs if entry["event"] == "downloads" and entry["active"]]
+    assert said
+    assert {entry["oldest"] for entry in said} == {f"{server.url}/hang/a"}
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,11 @@ from drrho_clip.data.download.limits import DownloadLimits
 from drrho_clip.data.download.politeness import Politeness
 from drrho_clip.data.download.reasons import PASSING_REASONS
 from drrho_clip.data.sources.base import Fetch, Held
+from drrho_clip.data.sources.http import public_url
 from drrho_clip.observe import get_logger
 from drrho_clip.storage.files import disk_errors
 
-_CHUNK = 64  # rows taken from the table at once
+_CHUNK = 64  # rows taken from the table, and given, at once
 _DNS_THREADS = 32
 _LONGEST_WAIT = 300.0  # seconds that a server may ask a row to wait
 _REPORT_SECONDS = 15.0
@@ -265,18 +266,19 @@ class _Downloads:
                 pickle.dump(first.again, self._later)
             else:
                 batch.append(first)
-        if batch:
-            self._given += len(batch)
-            self.out.put(batch)
+        self._given += len(batch)
+        for start in range(0, len(batch), _CHUNK):  # in pieces, so that new rows start while they are taken
+            self.out.put(batch[start : start + _CHUNK])
         self._wake.set()
 
     async def _report(self) -> None:
         """Say now and then what is waited for: a row that hangs shows up here until its time is over."""
         while True:
             await asyncio.sleep(_REPORT_SECONDS)
-            first = next((slot.job.url for slot in self._window if not slot.done), None)
-            oldest = {} if first is None else {"oldest": URL(first).host, "attempt": self._window[0].job.attempt}
-            get_logger().info("downloads", active=self._active, behind=len(self._window), bytes_waiting=self._held, **oldest)
+            first = next((slot.job for slot in self._window if not slot.done), None)
+            with contextlib.suppress(ValueError):  # a malformed URL is about to fail anyway
+                oldest = {"oldest": public_url(str(first.url)), "attempt": first.attempt} if first else {}
+                get_logger().info("downloads", active=self._active, behind=len(self._window), bytes_waiting=self._held, **oldest)
 
 
 def _read(path: Path) -> Iterator[Job]:
