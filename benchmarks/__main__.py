@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.download import download_rate
 from benchmarks.loss import loss_memory, loss_time
 from benchmarks.step import step_time
 from benchmarks.ustate import ustate_time
@@ -20,6 +21,7 @@ BENCHMARKS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "loss-memory": loss_memory,
     "step": step_time,
     "ustate": ustate_time,
+    "download": download_rate,
 }
 
 

@@ -120,20 +120,6 @@ def test_what_is_missing_is_named_at_once(images: Path, text: str, settings: dic
     assert [word for word in words if word not in str(caught.value)] == []
 
 
-@pytest.mark.parametrize(
-    ("text", "settings"),
-    [
-        ("url,caption\nhttp://127.0.0.1/a,b\n", {}),
-        ("URL\tTEXT\nhttps://127.0.0.1/a,b.jpg?x=1,2\ta cat\n", {}),
-        ("path,caption\nhttps://127.0.0.1/a.jpg,b\n", {}),
-        ("link,caption\nHTTP://127.0.0.1/a.jpg,b\n", {"image_field": "link"}),
-    ],
-)
-def test_urls_are_refused_clearly(images: Path, text: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=r"URL, which this version does not download.*local paths or bytes"):
-        open_kind("table", write_table(images, text), **settings)
-
-
 def test_no_such_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such table"):
         open_kind("table", tmp_path / "data.csv")

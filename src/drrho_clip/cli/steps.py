@@ -23,6 +23,9 @@ def ingest(
     ] = None,
     path: Annotated[str | None, typer.Option(help="The folder, tars, table or (curated) run.")] = None,
     samples: Annotated[int | None, typer.Option(help="At most this many samples; 0 = all.")] = None,
+    retry_failed: Annotated[
+        bool | None, typer.Option("--retry-failed", help="Of URLs that failed, fetch those that may still come.")
+    ] = None,
     assignments: SetOption = None,
 ) -> None:
     """Bring image-text data into the store as shards with a manifest; adds only what is new.
@@ -32,8 +35,16 @@ def ingest(
       drrho ingest --store ./store --dataset pets --source folder --path ~/pets
       drrho ingest --store s3://bucket/clip --dataset emoji --source openmoji --set caption_noise=0.3
       drrho ingest --config my.yaml
+      drrho ingest --config my.yaml --retry-failed
     """
-    flags = {"store": store, "dataset": dataset, "ingest.source": source, "ingest.path": path, "ingest.samples": samples}
+    flags = {
+        "store": store,
+        "dataset": dataset,
+        "ingest.source": source,
+        "ingest.path": path,
+        "ingest.samples": samples,
+        "ingest.retry_failed": retry_failed,
+    }
     _bring_in(resolve(config, assignments, flags, section="ingest"))
 
 
@@ -51,6 +62,7 @@ def _bring_in(settings: RunConfig) -> None:
             "splits": manifest.splits,
             "classes": len(manifest.classnames),
             "not_usable": failed,
+            "duplicates": manifest.duplicates,
             "version": manifest.version,
             "id": manifest.id,
             "uri": opened.uri_of(layout.dataset(manifest.name)),

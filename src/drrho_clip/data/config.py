@@ -18,17 +18,18 @@ class IngestConfig(Config):
     source: SourceKind = "openmoji"
     path: str = Field(
         "",
-        description="Folder, tar (pattern, folder, s3:// or http(s) URL), table, or run (curated); unused by openmoji and scenes",
+        description="Folder, tars (folder, pattern, s3:// or http(s) URL), table or list of URLs, run (curated); else unused",
     )
     samples: int = Field(0, ge=0, description="At most this many samples (scenes: how many to generate); 0 = all")
     keep: float = Field(1.0, gt=0, le=1, description="curated: share of the training samples to keep, by the weight in the run")
     caption_template: str = Field(
         "",
         description="folder: caption from the path, {stem}, {parent}, {path} or {words}; empty = file beside the image. "
+        "List of URLs: the same from each URL's path. "
         "openmoji: {name}, {group}",
     )
     caption_field: str = Field("", description="Column of the table or key of the .json that holds the caption; empty = guessed")
-    image_field: str = Field("", description="Column of the table that holds image bytes or a path; empty = guessed")
+    image_field: str = Field("", description="Column of the table that holds image bytes, a path or a URL; empty = guessed")
     class_field: str = Field("", description="Column or .json key of the class name; {parent}, {top} = the folder; empty = none")
     split_field: str = Field("", description="Column or .json key that holds the split; empty = drawn by key")
     separator: str = Field("", description="Column separator of a text table; empty = guessed and logged")
@@ -42,5 +43,24 @@ class IngestConfig(Config):
     validation_fraction: float = Field(0.0, ge=0, lt=1)
     shard_samples: int = Field(1000, ge=1)
     max_bad_fraction: float = Field(0.1, ge=0, le=1, description="More bad samples than this share end the step")
+    download_connections: int = Field(128, ge=1, le=4096, description="URLs: connections at once, in all")
+    download_host_connections: int = Field(8, ge=1, description="URLs: connections at once to one host")
+    download_host_delay: float = Field(0.0, ge=0, description="URLs: seconds between two requests to one host")
+    download_rate: float = Field(0.0, ge=0, description="URLs: requests per second in all; 0 = no limit")
+    download_timeout: float = Field(30.0, gt=0, description="URLs: seconds for one attempt, redirects and body included")
+    download_rounds: int = Field(3, ge=1, le=20, description="URLs: attempts per row that fails for a passing reason")
+    download_backoff: float = Field(
+        2.0, ge=0, description="URLs: seconds before the second attempt, doubled before each further one"
+    )
+    max_download_bytes: int = Field(32 * 2**20, ge=1, description="URLs: bodies with more bytes are bad samples")
+    sha256_field: str = Field("sha256", description="URLs: column with the expected sha256, checked where the table has it")
+    drop_duplicates: Literal["none", "content", "look"] = Field(
+        "none", description="URLs: leave out images whose bytes (content), or whose bytes or look, an earlier row had"
+    )
+    allow_private: bool = Field(False, description="URLs: connect to private, loopback and other addresses that are not public")
+    respect_robots: bool = Field(True, description="URLs: leave out what X-Robots-Tag: noai or noimageai forbids")
+    retry_failed: bool = Field(
+        False, description="URLs: also fetch the rows of a finished dataset that failed for a passing reason"
+    )
     workers: int = Field(0, ge=0, description="Processes that decode images; 0 = one per core")
     seed: int = 0

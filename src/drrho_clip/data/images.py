@@ -13,6 +13,7 @@ Colour rules, the same for ingest and for reading:
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_GRID, _GROWS, _UNSURE, _FLAT = 6, 3, 5, 16  # cells a side, least step in grey, places to turn, largest step of a flat picture
 _DRAFT_OVERSAMPLING = 2  # a JPEG is decoded at no less than twice the wanted size, so that the bicubic filter still decides
 
 
@@ -55,6 +57,7 @@ class PreparedImage:
     width: int
     height: int
     mode: str
+    looks: tuple[int, ...] = ()  # see `looks_of`; empty where nobody asked
 
 
 def looks_like_image(head: bytes) -> bool:
@@ -69,7 +72,9 @@ def decode_image(data: bytes) -> Image.Image:
     return _turn(_flatten(image), _orientation(image)).convert("RGB")
 
 
-def prepare_image(data: bytes, *, image_size: int, min_side: int, max_pixels: int, max_aspect: float) -> PreparedImage:
+def prepare_image(
+    data: bytes, *, image_size: int, min_side: int, max_pixels: int, max_aspect: float, with_looks: bool = False
+) -> PreparedImage:
     """Verify a picture by decoding it whole; keep its bytes where nothing has to change, else encode it anew.
 
     The size is checked in the header, before any pixel is decoded (Pillow's own limit of 179 million pixels holds besides
@@ -86,12 +91,34 @@ def prepare_image(data: bytes, *, image_size: int, min_side: int, max_pixels: in
     _load(image)
     orientation = _orientation(image)
     if not shrink and _can_stay(image, data, orientation):
-        return PreparedImage(data, _KEPT_FORMATS[source_format], *image.size, mode)
+        return PreparedImage(data, _KEPT_FORMATS[source_format], *image.size, mode, looks_of(image) if with_looks else ())
     flat = _turn(_flatten(image), orientation)
     if shrink:
         flat = _shrink(flat, image_size)
     encoded, extension = _encode(flat, photo=_is_photo(source_format, data), profile=_profile(image))
-    return PreparedImage(encoded, extension, *flat.size, mode)
+    return PreparedImage(encoded, extension, *flat.size, mode, looks_of(flat) if with_looks else ())
+
+
+def looks_of(image: Image.Image) -> tuple[int, ...]:
+    """Return what the picture looks like as 64 bits (of a difference hash), then what it nearly looks like; () where it is flat.
+
+    The difference hash says where brightness grows, to the right and downwards, between the cells of a 7 x 7 grid. A copy of
+    another size or quality differs in the few places that are near the threshold: all ways to turn the nearest are given.
+    """
+    grey = np.asarray(image.convert("L").resize((_GRID + 1, _GRID + 1), Image.Resampling.BOX), dtype=np.int16)
+    steps = np.concatenate([np.diff(grey, axis=1)[:_GRID].ravel(), np.diff(grey, axis=0)[:, :_GRID].ravel()])
+    if np.abs(steps).max() < _FLAT:
+        return ()
+    bits = int.from_bytes(np.packbits(steps > _GROWS).tobytes(), "big")
+    found = [bits]
+    places = 8 * -(-len(steps) // 8)  # packed from the left, to whole bytes
+    for unsure in np.argsort(np.abs(steps - _GROWS - 0.5), kind="stable")[:_UNSURE].tolist():
+        found += [other ^ (1 << (places - 1 - unsure)) for other in found]
+    return tuple(_hash64(other) for other in found)
+
+
+def _hash64(value: int) -> int:
+    return int.from_bytes(hashlib.blake2b(value.to_bytes(16, "big"), digest_size=8).digest(), "big")
 
 
 def _open(data: bytes) -> Image.Image:

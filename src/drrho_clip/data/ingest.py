@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from drrho_clip.data.config import IngestConfig
+from drrho_clip.data.ledger import Ledger, RowLedger
 from drrho_clip.data.manifest import SPLITS, Manifest, dataset_id, newest_manifest, publish
 from drrho_clip.data.noise import draw_split, is_exchanged
 from drrho_clip.data.prepare import Prepared, Row, prepare_all
-from drrho_clip.data.sources import RawSample, Rejected, Source, open_source
+from drrho_clip.data.sources import Rejected, Source, open_source
+from drrho_clip.data.sources.base import LEFT_OUT
 from drrho_clip.data.tally import Tally
-from drrho_clip.data.writer import ShardWriter, read_keys
+from drrho_clip.data.writer import ShardWriter
 from drrho_clip.errors import ConfigError, DataError
 from drrho_clip.observe import get_logger, progress, pushed
 from drrho_clip.storage import layout
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     from drrho_clip.storage import Store
 
 SHARD_BYTES = 256 * 2**20  # a shard ends here even when it holds fewer samples than asked for; bounds the memory
-_FREE_SETTINGS = {"workers", "max_bad_fraction"}  # say nothing about the data
+_FREE_SETTINGS = {  # say nothing about the data
+    *("workers", "max_bad_fraction", "allow_private", "retry_failed"),
+    *(name for name in IngestConfig.model_fields if name.startswith("download_")),
+}
 _GROWTH_SETTINGS = {"samples", "shard_samples"}  # may differ when a dataset grows
 
 
@@ -45,7 +50,20 @@ def _bring_in(config: IngestConfig, store: Store, record: dict[str, float]) -> M
     if existing is not None:
         _check_same(existing, config, store)
     source = open_source(config, store)
-    known = _known_keys(store, existing)
+    _check_downloads(config, source, existing)
+    ledger = RowLedger(store, existing, config, _settings(config)) if source.downloads else Ledger(store, existing)
+    with closing(ledger):
+        return _add_new(config, store, existing, source, ledger, record)
+
+
+def _add_new(
+    config: IngestConfig,
+    store: Store,
+    existing: Manifest | None,
+    source: Source,
+    ledger: Ledger,
+    record: dict[str, float],
+) -> Manifest:
     writer = ShardWriter(
         store,
         config.dataset,
@@ -53,21 +71,34 @@ def _bring_in(config: IngestConfig, store: Store, record: dict[str, float]) -> M
         seed=config.seed,
         caption_noise=config.caption_noise if config.caption_noise_part == "all" else 0.0,
     )
-    tally = Tally(config, len(known))
-    rows = _rows(source, config, known, tally)
-    shown = progress(rows, what=f"ingest {config.dataset}", total=_total(source, config), unit="img", done=len(known))
+    tally = Tally(config, existing.total if existing else 0)
+    ledger.catch_up(writer, tally)
+    before = tally.good
     try:
-        with closing(prepare_all(shown, config)) as results:
-            _write_all(results, writer, tally, config)
+        with closing(_rows(source, config, ledger)) as rows:
+            shown = progress(
+                rows, what=f"ingest {config.dataset}", total=_total(source, config), unit="img", done=len(ledger.known)
+            )
+            with closing(prepare_all(shown, config, with_looks=source.downloads)) as results:
+                _write_all(results, writer, tally, ledger, config)
     finally:
-        record["stage_samples"] = tally.good - len(known)
+        record["stage_samples"] = tally.good - before
         record |= tally.skipped
     if existing is not None and len(writer.shards) == len(existing.shards):
+        if ledger.changed:
+            ledger.publish(writer.shards)
         get_logger().info("ingest_found", dataset=existing.name, version=existing.version, samples=existing.total)
         return existing
     manifest = _manifest(config, existing, writer, source, tally)
     writer.check_written()
+    ledger.publish(writer.shards)
     publish(store, manifest)
+    ledger.clean(manifest.shards[len(existing.shards) if existing else 0 :])
+    _say_done(manifest, tally)
+    return manifest
+
+
+def _say_done(manifest: Manifest, tally: Tally) -> None:
     get_logger().info(
         "ingest_done",
         dataset=manifest.name,
@@ -77,8 +108,8 @@ def _bring_in(config: IngestConfig, store: Store, record: dict[str, float]) -> M
         bad={reason: failure.count for reason, failure in manifest.failed.items()},
         exchanged=manifest.exchanged,
         left_out=tally.left_out,
+        duplicates=tally.duplicates,
     )
-    return manifest
 
 
 def _check(config: IngestConfig) -> None:
@@ -88,6 +119,17 @@ def _check(config: IngestConfig) -> None:
             f"heldout_fraction {config.heldout_fraction:g} and validation_fraction {config.validation_fraction:g} leave nothing "
             "for training",
             fix="Together they must be less than 1.",
+        )
+
+
+def _check_downloads(config: IngestConfig, source: Source, existing: Manifest | None) -> None:
+    asked = [name for name in ("retry_failed", "drop_duplicates") if getattr(config, name) not in (False, "none")]
+    if asked and not source.downloads:
+        raise ConfigError(f"{asked[0]} is for tables of URLs, and this source is none", fix=f"Leave {asked[0]} out.")
+    if config.retry_failed and existing is None:
+        raise DataError(
+            f"There is no dataset '{config.dataset}' whose failed rows could be tried again",
+            fix="Leave retry_failed out at first.",
         )
 
 
@@ -113,64 +155,69 @@ def _check_same(existing: Manifest, config: IngestConfig, store: Store) -> None:
         )
 
 
-def _known_keys(store: Store, existing: Manifest | None) -> set[str]:
-    if existing is None:
-        return set()
-    with ThreadPoolExecutor(16) as pool:
-        return set(itertools.chain.from_iterable(pool.map(lambda shard: read_keys(store, existing, shard), existing.shards)))
-
-
 def _total(source: Source, config: IngestConfig) -> int | None:
     counts = [count for count in (source.total(), config.samples) if count]
     return min(counts, default=None)
 
 
-def _rows(source: Source, config: IngestConfig, known: set[str], tally: Tally) -> Iterator[Row]:
+def _rows(source: Source, config: IngestConfig, ledger: Ledger) -> Generator[Row, None, None]:
     """Yield what is new in the source, each sample with its split; the clean part leaves its share out before any decoding."""
+    known = ledger.known
     seen: set[str] = set()
-    rows: Iterable[RawSample | Rejected] = source.samples(known)
-    if config.samples:
-        rows = itertools.islice(rows, max(0, config.samples - len(known)))
-    for row in rows:
-        if isinstance(row, Rejected):
-            yield row
-            continue
-        if row.key in known:
-            continue
-        if row.key in seen:
-            raise DataError(f"Two samples have the key '{row.key}'", fix="Rename or remove one; nothing was published.")
-        seen.add(row.key)
-        split = row.split or draw_split(row.key, config.seed, config.heldout_fraction, config.validation_fraction)
-        if config.caption_noise_part == "clean" and is_exchanged(row.key, split, config.seed, config.caption_noise):
-            tally.left_out += 1
-        else:
-            yield row, split
+    found = source.samples(known)
+    try:
+        limit = max(0, config.samples - len(known)) if config.samples else None
+        for row in itertools.islice(found, limit):
+            if isinstance(row, Rejected):
+                yield row
+                continue
+            if row.key in known:
+                continue
+            if row.key in seen:
+                raise DataError(f"Two samples have the key '{row.key}'", fix="Rename or remove one; nothing was published.")
+            if not ledger.unique_keys:
+                seen.add(row.key)
+            split = row.split or draw_split(row.key, config.seed, config.heldout_fraction, config.validation_fraction)
+            if config.caption_noise_part == "clean" and is_exchanged(row.key, split, config.seed, config.caption_noise):
+                yield Rejected(row.key, LEFT_OUT, "", row.fetch)
+            else:
+                yield row, split
+    finally:
+        if isinstance(found, Generator):
+            found.close()  # ends the downloads at once, whatever ended this
 
 
-def _write_all(results: Iterable[Prepared | Rejected], writer: ShardWriter, tally: Tally, config: IngestConfig) -> None:
+def _write_all(
+    results: Iterable[Prepared | Rejected], writer: ShardWriter, tally: Tally, ledger: Ledger, config: IngestConfig
+) -> None:
     """Collect the samples of each split and write a shard whenever one is full; what is left at the end, split by split."""
     pending: dict[str, list[Prepared]] = {split: [] for split in SPLITS}
     sizes = dict.fromkeys(SPLITS, 0)
-    for result in results:
+    for found in results:
+        result = found if isinstance(found, Rejected) else ledger.judge(found)
         tally.add(result)
         if isinstance(result, Rejected):
+            ledger.note(result)
             continue
         split = result.split
         pending[split].append(result)
         sizes[split] += len(result.image.data)
         if len(pending[split]) >= config.shard_samples or sizes[split] >= SHARD_BYTES:
-            writer.write(pending[split], split)
+            _write(pending[split], split, writer, ledger)
             pending[split], sizes[split] = [], 0
     tally.check()
     for split, samples in pending.items():
         if samples:
-            writer.write(samples, split)
+            _write(samples, split, writer, ledger)
+
+
+def _write(samples: list[Prepared], split: str, writer: ShardWriter, ledger: Ledger) -> None:
+    ledger.wrote(writer.write(samples, split), samples, writer)
 
 
 def _manifest(config: IngestConfig, existing: Manifest | None, writer: ShardWriter, source: Source, tally: Tally) -> Manifest:
-    converted = dict(existing.converted) if existing else {}
-    for mode, count in tally.converted.items():
-        converted[mode] = converted.get(mode, 0) + count
+    converted = Counter(existing.converted if existing else {}) + Counter(tally.converted)
+    duplicates = Counter(existing.duplicates if existing else {}) + Counter(tally.duplicates)
     classes = tally.classes | set(existing.classnames if existing else ())
     return Manifest(
         name=config.dataset,
@@ -183,5 +230,6 @@ def _manifest(config: IngestConfig, existing: Manifest | None, writer: ShardWrit
         failed=tally.failed,
         converted=dict(sorted(converted.items())),
         exchanged=writer.exchanged + (existing.exchanged if existing else 0),
+        duplicates=dict(sorted(duplicates.items())),
         notice=source.notice,
     )

@@ -56,6 +56,9 @@ class Manifest(Config):
         default_factory=dict, description="Images that were neither RGB nor 8-bit grey, by original mode"
     )
     exchanged: int = Field(0, ge=0, description="Samples whose caption is another sample's (caption noise)")
+    duplicates: dict[str, int] = Field(
+        default_factory=dict, description="Downloaded samples that repeat an earlier one, by content or by look"
+    )
     notice: str = Field("", description="Credit and licence of the pictures; shown wherever they are shown")
 
     @model_validator(mode="after")

@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.images import BadImage, PreparedImage, prepare_image
-from drrho_clip.data.sources.base import RawSample, Rejected
+from drrho_clip.data.sources.base import Fetch, RawSample, Rejected
 from drrho_clip.errors import DataError
 
 BATCH = 16  # rows sent to a worker at once
@@ -31,6 +31,8 @@ class Prepared:
     class_name: str | None
     split: str
     extra: dict[str, Any]
+    fetch: Fetch | None = None
+    duplicate: str = ""  # of an earlier sample, by "content" or by "look"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class ImageLimits:
     min_side: int
     max_pixels: int
     max_aspect: float
+    with_looks: bool = False
 
     @classmethod
     def of(cls, config: IngestConfig) -> ImageLimits:
@@ -51,9 +54,11 @@ class ImageLimits:
 Row = tuple[RawSample, str] | Rejected  # a raw sample and its split
 
 
-def prepare_all(rows: Iterable[Row], config: IngestConfig) -> Generator[Prepared | Rejected, None, None]:
-    """Yield one result per row, in the order of the rows whatever the number of workers."""
-    limits = ImageLimits.of(config)
+def prepare_all(
+    rows: Iterable[Row], config: IngestConfig, *, with_looks: bool = False
+) -> Generator[Prepared | Rejected, None, None]:
+    """Yield one result per row, in the order of the rows whatever the number of workers; `with_looks` to find duplicates."""
+    limits = replace(ImageLimits.of(config), with_looks=with_looks)
     workers = config.workers or _cores()
     if workers == 1:
         for row in rows:
@@ -96,13 +101,14 @@ def _prepare(row: Row, limits: ImageLimits) -> Prepared | Rejected:
             min_side=limits.min_side,
             max_pixels=limits.max_pixels,
             max_aspect=limits.max_aspect,
+            with_looks=limits.with_looks,
         )
     except BadImage as error:
-        return Rejected(raw.key, error.reason, error.detail)
+        return Rejected(raw.key, error.reason, error.detail, raw.fetch)
     except OSError as error:
-        return Rejected(raw.key, "unreadable", error.strerror or str(error))
+        return Rejected(raw.key, "unreadable", error.strerror or str(error), raw.fetch)
     class_name = None if raw.class_name is None else printable(raw.class_name)
-    return Prepared(raw.key, image, raw.caption, class_name, split, raw.extra)
+    return Prepared(raw.key, image, raw.caption, class_name, split, raw.extra, raw.fetch)
 
 
 def printable(text: str) -> str:

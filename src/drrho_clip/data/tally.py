@@ -9,7 +9,7 @@ from collections import Counter
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.manifest import Failure
 from drrho_clip.data.prepare import Prepared, printable
-from drrho_clip.data.sources.base import CLASSES, Rejected, reason_class
+from drrho_clip.data.sources.base import CLASSES, LEFT_OUT, Rejected, reason_class
 from drrho_clip.errors import DataError
 
 EXAMPLES = 20  # rows named per reason
@@ -24,6 +24,7 @@ class Tally:
         """Start with the samples that are `known` to be good."""
         self._allowed = config.max_bad_fraction
         self.good, self.left_out = known, 0
+        self.duplicates: dict[str, int] = {}
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
         self.converted: dict[str, int] = {}
@@ -46,20 +47,33 @@ class Tally:
     def add(self, result: Prepared | Rejected) -> None:
         """Count one result; raise DataError as soon as it is clear that too many are bad."""
         if isinstance(result, Prepared):
-            self.good += 1
-            if result.image.mode not in ("RGB", "L"):
-                self.converted[result.image.mode] = self.converted.get(result.image.mode, 0) + 1
-            if result.class_name is not None:
-                self.classes.add(result.class_name)
+            self.replay_good(result.image.mode, result.class_name, result.duplicate)
             return
-        self._counts[result.reason] = self._counts.get(result.reason, 0) + 1
-        examples = self._examples.setdefault(result.reason, [])
-        if len(examples) < EXAMPLES:
-            # an object's address would make two manifests of the same data differ
-            example = re.sub(r"0x[0-9a-f]{6,}", "0x...", f"{result.key}: {result.detail}")
-            examples.append(printable(example)[:300])
+        self.replay(result.key, result.reason, result.detail)
         if self._rows() >= EARLY:
             self._check_share(margin=CERTAINTY)
+
+    def replay_good(self, mode: str, class_name: str | None, duplicate: str) -> None:
+        """Count a sample by what is kept of it."""
+        self.good += 1
+        if mode not in ("RGB", "L"):
+            self.converted[mode] = self.converted.get(mode, 0) + 1
+        if class_name is not None:
+            self.classes.add(class_name)
+        if duplicate:
+            self.duplicates[duplicate] = self.duplicates.get(duplicate, 0) + 1
+
+    def replay(self, key: str, reason: str, detail: str) -> None:
+        """Count a row without a sample, without a look at how many there are."""
+        if reason == LEFT_OUT:
+            self.left_out += 1
+            return
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        examples = self._examples.setdefault(reason, [])
+        if len(examples) < EXAMPLES:
+            # an object's address would make two manifests of the same data differ
+            example = re.sub(r"0x[0-9a-f]{6,}", "0x...", f"{key}: {detail}")
+            examples.append(printable(example)[:300])
 
     def check(self) -> None:
         """Raise DataError at the end: too many bad rows, or no sample at all."""

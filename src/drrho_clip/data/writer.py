@@ -36,10 +36,15 @@ class ShardWriter:
         self.exchanged = 0
         self._written: dict[str, str] = {}  # ETag by key
 
+    @property
+    def total(self) -> int:
+        """Samples so far: the base of the next shard."""
+        return self.shards[-1].base + self.shards[-1].count if self.shards else 0
+
     def write(self, samples: Sequence[Prepared], split: str) -> Shard:
         """Write one shard: tar, index and keys."""
         key = layout.shard(self.dataset, len(self.shards))
-        base = self.shards[-1].base + self.shards[-1].count if self.shards else 0
+        base = self.total
         captions = self._captions(samples)
         with disk_errors(Path(os.environ.get("TMPDIR", "/tmp"))), tempfile.TemporaryDirectory(prefix="drrho-") as folder:
             tar, index, keys = (Path(folder, name) for name in ("tar", "idx", "keys"))
@@ -55,6 +60,16 @@ class ShardWriter:
         self.shards.append(shard)
         self.exchanged += sum(map(_has_anothers, samples, captions))
         return shard
+
+    def files_of(self, shard: Shard) -> dict[str, str]:
+        """Return the ETag of each file of a shard that was written."""
+        return {key: self._written[key] for key in (shard.key, layout.shard_index(shard.key), layout.shard_keys(shard.key))}
+
+    def adopt(self, shard: Shard, files: dict[str, str], exchanged: int) -> None:
+        """Go on behind a shard that an interrupted ingest wrote; until then it had exchanged so many captions."""
+        self.shards.append(shard)
+        self._written |= files
+        self.exchanged = exchanged
 
     def check_written(self) -> None:
         """Look at all that was written once more: two ingests of one dataset at a time may have written over each other."""

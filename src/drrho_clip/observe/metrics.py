@@ -44,7 +44,7 @@ class Metric:
 _SIDES = ("image", "text")
 STAGES = ("ingest", "reference", "evaluate")
 """Steps that are too short to be scraped."""
-SKIPPED = ("decode", "missing", "caption", "size", "row")
+SKIPPED = ("decode", "missing", "caption", "size", "row", "download", "duplicate")
 """Classes of reasons why a sample cannot be used."""
 
 METRICS: tuple[Metric, ...] = (

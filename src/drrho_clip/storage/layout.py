@@ -39,6 +39,21 @@ def shard_keys(shard_key: str) -> str:
     return shard_key.removesuffix(".tar") + ".keys"
 
 
+def shard_outcomes(shard_key: str) -> str:
+    """Beside a shard that is not published yet: what became of the rows up to its end."""
+    return shard_key.removesuffix(".tar") + ".outcomes"
+
+
+def outcomes(name: str) -> str:
+    """Folder of the outcome tables of a dataset that was downloaded."""
+    return f"{dataset(name)}/outcomes"
+
+
+def outcome_table(name: str, number: int, sha256: str) -> str:
+    """What became of the rows in one ingest; the tables of a dataset are numbered from 1."""
+    return f"{outcomes(name)}/{number:06d}-{sha256[:16]}.parquet"
+
+
 def reference(name: str, reference_id: str) -> str:
     """Folder of one reference model's features of one dataset."""
     return f"{dataset(name)}/reference/{check_name(reference_id, 'reference')}"

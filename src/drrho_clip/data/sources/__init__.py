@@ -16,7 +16,7 @@ __all__ = ["REASONS", "RawSample", "Rejected", "Source", "open_source", "reason_
 
 _PATHS = {
     "folder": "Set it to the folder that holds the images.",
-    "table": "Set it to a .csv, .tsv or .parquet file.",
+    "table": "Set it to a .csv, .tsv or .parquet file, or a list of URLs.",
     "curated": "Set it to the name of a run, whose weights say what is kept.",
     "shards": "Set it to a folder of .tar files, a pattern such as 'data/{000..010}.tar', or an s3:// or http(s):// URL.",
 }
@@ -39,9 +39,16 @@ def _folder(config: IngestConfig, _: Store | None) -> Source:
 
 
 def _table(config: IngestConfig, _: Store | None) -> Source:
+    from drrho_clip.data.sources.columns import open_rows, url_column
     from drrho_clip.data.sources.table import TableSource
 
-    return TableSource(config)
+    rows = open_rows(config.path, config.separator)
+    column = url_column(rows, config)
+    if column is None:
+        return TableSource(config, rows)
+    from drrho_clip.data.sources.urls import UrlSource
+
+    return UrlSource(config, rows, column)
 
 
 def _shards(config: IngestConfig, store: Store | None) -> Source:

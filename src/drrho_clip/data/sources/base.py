@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from drrho_clip.data.download.reasons import FETCH_REASONS
 from drrho_clip.data.images import IMAGE_REASONS
 
+DUPLICATES = ("duplicate_content", "duplicate_look")  # of an earlier sample, and dropped by choice
+LEFT_OUT = "left_out"  # by `caption_noise_part: clean`; nothing is wrong with it
 REASONS = (
     *IMAGE_REASONS,
+    *FETCH_REASONS,
+    *DUPLICATES,
     "no_image",  # a caption without a picture
     "no_caption",  # a picture without a caption, or a null one
     "empty_caption",  # only spaces and control characters
@@ -28,6 +33,8 @@ CLASSES = {
     "caption": ("no_caption", "empty_caption", "caption_encoding", "caption_field"),
     "missing": ("unreadable", "no_image"),
     "row": ("not_paired", "malformed_row", "split"),
+    "download": FETCH_REASONS,
+    "duplicate": DUPLICATES,
 }
 """All reasons, by the class that a metric shows (`observe.metrics.SKIPPED`)."""
 
@@ -35,6 +42,16 @@ CLASSES = {
 def reason_class(reason: str) -> str:
     """The class of one of `REASONS`."""
     return next(name for name, members in CLASSES.items() if reason in members)
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """How a row was downloaded: its URL, the last HTTP status (0 = no answer), attempts, sha256 of the bytes ("" = none)."""
+
+    url: str
+    status: int = 0
+    attempts: int = 0
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +64,7 @@ class RawSample:
     class_name: str | None = None
     split: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    fetch: Fetch | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +103,7 @@ class Rejected:
     key: str
     reason: str
     detail: str
+    fetch: Fetch | None = None
 
 
 class Source(Protocol):
@@ -93,6 +112,7 @@ class Source(Protocol):
     notice: str  # credit and licence to show wherever its pictures are shown; "" = none known
     classnames: tuple[str, ...]  # in label order where the source has classes, else empty
     templates: tuple[str, ...]  # prompts for zero-shot classification, with {} for the class name; empty = the defaults
+    downloads: bool  # whether each row is fetched from the network: what became of it is then kept, and keys are row numbers
 
     def total(self) -> int | None:
         """Number of rows where it is known before reading."""

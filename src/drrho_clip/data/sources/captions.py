@@ -68,6 +68,13 @@ def decode_text(data: bytes) -> tuple[str, bool]:
         raise BadRow("caption_encoding", f"neither UTF-8 nor Windows-1252 at byte {position}: {found!r}") from None
 
 
+def cell_text(cell: Any) -> tuple[Any, bool]:
+    """Return (cell, whether it was repaired): bytes and escaped bytes are decoded by the rule of `decode_text`."""
+    if isinstance(cell, str) and any("\udc80" <= character <= "\udcff" for character in cell):
+        cell = cell.encode("utf-8", "surrogateescape")
+    return decode_text(cell) if isinstance(cell, bytes) else (cell, False)
+
+
 def json_caption(value: Mapping[str, Any], field: str) -> str:
     """Return the caption of a .json: its key `field`, or the first of CAPTION_FIELDS it has; raise BadRow."""
     names = (field,) if field else CAPTION_FIELDS

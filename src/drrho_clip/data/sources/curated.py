@@ -23,6 +23,8 @@ _OWN = frozenset({"key", "width", "height", "mode", "class", "sha256"})  # of a 
 class CuratedSource:
     """The samples in their order, with the classes, captions and splits that they have; other splits than `train` are whole."""
 
+    downloads = False
+
     def __init__(self, config: IngestConfig, store: Store) -> None:
         """Find what is dropped. DataError: no such run, its data was made anew since, or its weights tell nothing apart."""
         if config.caption_noise or config.caption_noise_part == "clean":

@@ -43,6 +43,7 @@ class FolderSource:
     notice = ""
     templates: tuple[str, ...] = ()
     classnames: tuple[str, ...] = ()
+    downloads = False
 
     def __init__(self, config: IngestConfig) -> None:
         """List the folder; raise ConfigError for a wrong template, DataError (naming what was found) where nothing fits."""

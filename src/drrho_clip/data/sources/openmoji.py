@@ -73,6 +73,7 @@ class OpenMojiSource:
 
     notice = "OpenMoji (https://openmoji.org), licensed CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)."
     classnames: tuple[str, ...] = tuple(_GROUPS)
+    downloads = False
     templates: tuple[str, ...] = ("{}", "a drawing of a {}", "an emoji of a {}")
 
     def __init__(self, config: IngestConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,27 +35,32 @@ class Row:
 class TextRows:
     """CSV and its relatives; quoted cells may hold separators and line ends. What is not UTF-8 becomes surrogate escapes."""
 
-    def __init__(self, path: Path, separator: str, likely: Collection[str]) -> None:
-        """Read the header; an empty `separator` is guessed: most columns of a name in `likely`, then most even rows."""
+    total: int | None = None
+
+    def __init__(self, path: Path, separator: str, likely: Collection[str], header: Sequence[str] = ()) -> None:
+        """Read the header; an empty `separator` is guessed: most columns of a name in `likely`, then most even rows.
+
+        A table that has no header gets `header`; in it quotes are plain characters.
+        """
         self.path = path
-        with path.open("rb") as file:
-            utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        self._encoding = "utf-16" if utf16 else "utf-8-sig"
+        self._encoding = encoding_of(path)
+        self._header = bool(header)
         self.separator = _given_separator(separator) or self._guess(likely)
-        self.columns = tuple(next(iter(self._records()), (0, []))[1])
+        self.columns = tuple(header) or tuple(next(iter(self._records()), (0, []))[1])
         if not self.columns:
             raise DataError("The table is empty", where=str(path))
 
     @property
     def about(self) -> str:
         """How the table was read, for messages."""
-        return f"separator {SEPARATORS.get(self.separator, repr(self.separator))}"
+        return f"separator {SEPARATORS.get(self.separator, repr(self.separator))}" + (", no header" if self._header else "")
 
     def read(self, columns: Sequence[str]) -> Iterator[Row]:
         """Yield all rows with the cells of `columns`; a row with too many cells, or one that swallowed others, has a problem."""
         places = [(name, self.columns.index(name)) for name in columns]
         records = self._records()
-        next(records)
+        if not self._header:
+            next(records)
         for number, (line, cells) in enumerate(records):
             if len(cells) > len(self.columns):
                 yield Row(number, problem=f"line {line}: {len(cells)} cells for {len(self.columns)} columns")
@@ -66,7 +72,7 @@ class TextRows:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (last line, cells) of every record that is not blank, the header first."""
         with self.path.open(encoding=self._encoding, errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=self.separator)
+            reader = csv.reader(file, delimiter=self.separator, quoting=csv.QUOTE_NONE if self._header else csv.QUOTE_MINIMAL)
             try:
                 for cells in reader:
                     if cells:
@@ -82,6 +88,30 @@ class TextRows:
         with self.path.open(encoding=self._encoding, errors="surrogateescape", newline="") as file:
             sample = file.read(_SAMPLE_CHARACTERS)
         return max(SEPARATORS, key=lambda separator: _fitness(sample, separator, likely))
+
+
+class LineRows:
+    """A plain list: every line that is not blank is one cell, whatever it holds."""
+
+    about = "list of lines"
+    total: int | None = None
+
+    def __init__(self, path: Path, column: str, *, header: bool = False) -> None:
+        """Name the one column; `header` says that the first line is not of the list."""
+        self.path, self.columns, self._header = path, (column,), header
+
+    def read(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Yield all lines, without the white space around them."""
+        with self.path.open(encoding=encoding_of(self.path), errors="surrogateescape") as file:
+            lines = (text for line in file if (text := line.strip()))
+            for number, text in enumerate(itertools.islice(lines, int(self._header), None)):
+                yield Row(number, dict.fromkeys(columns, text))
+
+
+def encoding_of(path: Path) -> str:
+    """UTF-16 where a byte order mark says so, else UTF-8."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _given_separator(text: str) -> str:
@@ -135,6 +165,9 @@ class ParquetRows:
                 number += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _broken(error, f"{self.path}, row group {group}") from None
+
+
+Rows = TextRows | LineRows | ParquetRows
 
 
 def _broken(error: Exception, where: str) -> DataError:

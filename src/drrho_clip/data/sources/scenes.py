@@ -77,6 +77,7 @@ class ScenesSource:
 
     notice = ""
     classnames: tuple[str, ...] = SHAPES
+    downloads = False
     templates: tuple[str, ...] = ("a large {}", "a large {} and something small", "a picture of a large {}")
 
     def __init__(self, config: IngestConfig) -> None:

@@ -31,6 +31,7 @@ class ShardsSource:
     notice = ""
     templates: tuple[str, ...] = ()
     classnames: tuple[str, ...] = ()
+    downloads = False
 
     def __init__(self, config: IngestConfig, store: Store | None = None) -> None:
         """Find the tars; raise DataError where one is missing or there is none."""

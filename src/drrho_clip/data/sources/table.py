@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.sources.base import Held, RawSample, Rejected
-from drrho_clip.data.sources.captions import CAPTION_FIELDS, REPAIRED, BadRow, clean_caption, decode_text
-from drrho_clip.data.sources.fields import PATH_CLASSES, class_of, display, split_of
+from drrho_clip.data.sources.captions import CAPTION_FIELDS, REPAIRED, BadRow, cell_text, clean_caption
+from drrho_clip.data.sources.columns import IMAGE_FIELDS, find_column, first_cells, other_columns, row_key
+from drrho_clip.data.sources.fields import class_of, display, split_of
 from drrho_clip.data.sources.order import key_hash, seeded_order
-from drrho_clip.data.sources.rows import ParquetRows, Row, TextRows
-from drrho_clip.errors import DataError, nearest
-from drrho_clip.observe import get_logger
-
-IMAGE_FIELDS = (
-    *("image", "image_path", "filepath", "file_path", "path", "filename", "file_name", "file"),
-    *("jpg", "jpeg", "png", "webp", "image_bytes", "bytes"),
-)
-URL_FIELDS = ("url", "image_url", "img_url", "urls")
-
-_PARQUET_MAGIC = b"PAR1"
-_LOOKED_AT = 20  # rows whose files are looked for at the start
+from drrho_clip.data.sources.rows import ParquetRows, Row, Rows
+from drrho_clip.errors import DataError
 
 
 class TableSource:
@@ -39,19 +28,14 @@ class TableSource:
     notice = ""
     templates: tuple[str, ...] = ()
     classnames: tuple[str, ...] = ()
+    downloads = False
 
-    def __init__(self, config: IngestConfig) -> None:
-        """Read the header and look at the first rows; raise DataError for missing columns, URLs, or nothing to read."""
-        self._config = config
-        self._path = Path(config.path).expanduser()
-        self._rows = _open_rows(self._path, config.separator)
-        get_logger().info("table_opened", path=str(self._path), read_as=self._rows.about, columns=self._rows.columns)
-        self._caption = self._column(config.caption_field, CAPTION_FIELDS, "caption")
-        self._image = self._column(config.image_field, IMAGE_FIELDS, "image")
-        fields = [name for name in (config.class_field, config.split_field) if name and name not in PATH_CLASSES]
-        for name in fields:
-            self._column(name, (), "class" if name == config.class_field else "split")
-        self._wanted = tuple(dict.fromkeys((self._caption, self._image, *fields)))
+    def __init__(self, config: IngestConfig, rows: Rows) -> None:
+        """Look at the header and the first rows; raise DataError for missing columns, or nothing to read."""
+        self._config, self._rows, self._path = config, rows, rows.path
+        self._caption = find_column(rows, config.caption_field, CAPTION_FIELDS, "caption")
+        self._image = find_column(rows, config.image_field, IMAGE_FIELDS, "image")
+        self._wanted = tuple(dict.fromkeys((self._caption, self._image, *other_columns(rows, config))))
         first = self._first_images()
         self._holds_bytes = _image_bytes(first[0]) is not None
         self._listed = {} if self._holds_bytes else self._list()
@@ -71,10 +55,10 @@ class TableSource:
     def _streamed(self, rows: ParquetRows, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         seed = self._config.seed
         for group in sorted(range(len(rows.groups)), key=lambda group: key_hash(f"row group {group}", seed)):
-            if all(_row_key(number) in known for number in rows.groups[group]):
+            if all(row_key(number) in known for number in rows.groups[group]):
                 continue
             for batch in rows.batches(group, self._wanted):
-                keyed = {_row_key(row.number): row for row in batch}
+                keyed = {row_key(row.number): row for row in batch}
                 for key in seeded_order(keyed, seed, known):
                     yield self._sample(key, keyed[key])
 
@@ -83,7 +67,7 @@ class TableSource:
         try:
             if row.problem:
                 raise BadRow("malformed_row", row.problem)
-            texts = {name: _text(row.cells.get(name)) for name in self._wanted if name != self._image}
+            texts = {name: cell_text(row.cells.get(name)) for name in self._wanted if name != self._image}
             caption, repaired = texts[self._caption]
             image, path = row.cells.get(self._image), _image_path(row.cells.get(self._image))
             data = _image_bytes(image)
@@ -113,36 +97,15 @@ class TableSource:
             listed[path if seen[path] == 1 else f"{path}#{seen[path]}"] = row
         return listed
 
-    def _column(self, given: str, likely: tuple[str, ...], what: str) -> str:
-        """Return the column `given`, or the first of `likely` that is there (in any case)."""
-        columns = self._rows.columns
-        lowered = {name.strip().lower(): name for name in reversed(columns)}
-        for name in (given,) if given else likely:
-            if name in columns or (not given and name in lowered):
-                return name if name in columns else lowered[name]
-        if what == "image" and not given and any(name in lowered for name in URL_FIELDS):
-            raise _urls_unsupported(str(self._path))
-        missing = f"no column '{given}'" if given else f"no column that could be the {what} ({', '.join(likely)})"
-        raise DataError(
-            f"The table has {missing}. Its columns are {', '.join(columns)}",
-            where=f"{self._path}, {self._rows.about}",
-            fix=f"Set `{what}_field`"
-            + (" or `separator`. " if isinstance(self._rows, TextRows) else ". ")
-            + nearest(given, columns),
-        )
-
     def _first_images(self) -> list[Any]:
-        """Return the first cells of the image column; raise DataError where they are URLs or none of the files is there."""
-        cells = (row.cells.get(self._image) for row in self._rows.read((self._image,)))
-        first = list(itertools.islice((cell for cell in cells if cell), _LOOKED_AT))
+        """Return the first cells of the image column; raise DataError where none of the files is there."""
+        first = first_cells(self._rows, self._image)
         where = f"{self._path}, column '{self._image}'"
         if not first:
             raise DataError(
                 "The table holds no image", where=where, fix="Set `image_field` to the column of image bytes or paths."
             )
         paths = [_image_path(cell) for cell in first if _image_bytes(cell) is None]
-        if any(path.lower().startswith(("http://", "https://")) for path in paths):
-            raise _urls_unsupported(where)
         if len(paths) == len(first) and not any((self._path.parent / path).is_file() for path in paths):
             raise DataError(
                 f"None of the first {len(paths)} files is there, e.g. {display(paths[0])}",
@@ -150,26 +113,6 @@ class TableSource:
                 fix=f"Paths are taken relative to {self._path.parent}.",
             )
         return first
-
-
-def _open_rows(path: Path, separator: str) -> TextRows | ParquetRows:
-    if not path.is_file():
-        raise DataError("There is no such table", where=str(path), fix="Set `path` to a .csv, .tsv or .parquet file.")
-    with path.open("rb") as file:
-        is_parquet = file.read(4) == _PARQUET_MAGIC
-    return ParquetRows(path) if is_parquet else TextRows(path, separator, (*CAPTION_FIELDS, *IMAGE_FIELDS, *URL_FIELDS))
-
-
-def _urls_unsupported(where: str) -> DataError:
-    return DataError(
-        "The images are given by URL, which this version does not download",
-        where=where,
-        fix="Download them first (img2dataset writes shards, see source 'shards'), or set `image_field` to local paths or bytes.",
-    )
-
-
-def _row_key(number: int) -> str:
-    return f"{number:09d}"
 
 
 def _image_bytes(cell: Any) -> bytes | None:
@@ -180,10 +123,3 @@ def _image_bytes(cell: Any) -> bytes | None:
 def _image_path(cell: Any) -> str:
     path = cell.get("path") if isinstance(cell, dict) else cell
     return path if isinstance(path, str) else ""
-
-
-def _text(cell: Any) -> tuple[Any, bool]:
-    """Return (cell, whether it was repaired): bytes and escaped bytes are decoded by the rule of `decode_text`."""
-    if isinstance(cell, str) and any("\udc80" <= character <= "\udcff" for character in cell):
-        cell = cell.encode("utf-8", "surrogateescape")
-    return decode_text(cell) if isinstance(cell, bytes) else (cell, False)
