@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from drrho_clip.method import METHODS
-from drrho_clip.method.ustate import UState
+from drrho_clip.method.rows import UState
 from drrho_clip.storage import layout, open_store
 from drrho_clip.training import TrainConfig
 from drrho_clip.training.checkpoint import Checkpoints
