@@ -54,6 +54,7 @@ def test_the_temperature_is_the_one_of_the_rule():
         deviations += [statistics.pstdev([*row[:i], *row[i + 1 :]]) for i, row in enumerate(similarity)]
     sigma = statistics.fmean(deviations)
     found = recommend(features, 256)
+    assert found.spread == pytest.approx(sigma, rel=1e-5)
     assert found.temperature == pytest.approx(1.25 * sigma / math.sqrt(2 * math.log(256)), rel=1e-5)
     assert found.eps == pytest.approx(math.exp(-sigma / found.temperature), rel=1e-5)
     rows = negative_similarities((features[:, 0], features[:, 1]))

@@ -36,6 +36,8 @@ class Recommendation(NamedTuple):
 
     temperature: float
     eps: float
+    spread: float
+    """Standard deviation of the reference's similarities among an anchor's negatives: what both follow from."""
     effective_negatives: float
     """1 / sum p^2 over an anchor's negatives, mean over anchors and sides, were the model as good as the reference."""
     dropped: float
@@ -57,7 +59,7 @@ def recommend(reference: Tensor, batch_size: int) -> Recommendation:
     rows = negative_similarities((batch[:, 0], batch[:, 1]))
     own = (reference[:, 0] * reference[:, 1]).sum(1)
     dropped = (own < own.quantile(BEST_PAIRS) - spread).double().mean().item()
-    return Recommendation(temperature, math.exp(-spread / temperature), effective_negatives(rows, temperature), dropped)
+    return Recommendation(temperature, math.exp(-spread / temperature), spread, effective_negatives(rows, temperature), dropped)
 
 
 def negative_similarities(features: Pair, steered_by: Pair | None = None) -> Tensor:
