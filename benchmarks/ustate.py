@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from drrho_clip.method.ustate import UState
+from drrho_clip.method.rows import UState
 
 SAMPLES, ROWS, REPEATS = 10**8, 16_384, 30
 

@@ -391,7 +391,8 @@ def test_damaged_bytes_give_a_picture_or_a_reason(seed: int) -> None:
             prepared = prepare(bytes(data))
         except BadImage:
             continue
-        decode_image(prepared.data)
+        picture = decode_image(prepared.data)
+        assert (picture.mode, picture.size) == ("RGB", (prepared.width, prepared.height))
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])

@@ -26,13 +26,13 @@ def features_of(step: int) -> list[torch.Tensor]:
     return [normalize(torch.randn(BATCH, d, generator=generator, dtype=torch.float64), dim=1) for d in (6, 6, 4, 4)]
 
 
-def run_steps(rank: int, world_size: int) -> dict[str, torch.Tensor]:
+def run_steps(rank: int, world_size: int, folder: str) -> dict[str, torch.Tensor]:
     """What this rank gets from three steps of every method; the last step revisits samples and has one that could not be read."""
     mine = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
     out = {}
     for method, config in METHODS.items():
         objective = config(temperature=0.3, learn_temperature=True).build(samples=SAMPLES, epochs=2).double()
-        weights = SampleWeights(SAMPLES).double()
+        records = {home: SampleWeights(SAMPLES, home=home, folder=folder) for home in ("device", "shared")}
         for step in range(STEPS):
             image, text, *reference = (side[mine].clone() for side in features_of(step))
             index = ((torch.arange(BATCH) * 2 + step * 3) % SAMPLES)[mine]
@@ -40,7 +40,8 @@ def run_steps(rank: int, world_size: int) -> dict[str, torch.Tensor]:
             features = (image.requires_grad_(), text.requires_grad_())
             result = objective(features, tuple(reference), index, valid, step)
             result.loss.backward()
-            weights.record(index, result.weights, result.losses, valid)
+            for weights in records.values():
+                weights.record(index, result.weights, result.losses, valid)
             for name, value in (("image", features[0].grad), ("text", features[1].grad)):
                 out[f"{method}/{step}/{name}"] = value / world_size  # DDP takes the mean of parameter gradients over ranks
             out[f"{method}/{step}/value"] = result.value[None]
@@ -52,14 +53,15 @@ def run_steps(rank: int, world_size: int) -> dict[str, torch.Tensor]:
             out[f"{method}/chosen"] = chosen[None].double()
         rows = objective.by_rows().get("u")
         out[f"{method}/u"] = torch.zeros(1) if rows is None else rows.read_rows(0, SAMPLES).nan_to_num(-9.0)[None]
-        out[f"{method}/weights"] = torch.cat([weights.total, weights.visits[:, None], weights.loss[:, None]], 1)[None]
+        distributed.barrier()  # one process writes what is shared
+        out |= {f"{method}/weights/{home}": weights.rows.read_rows(0, SAMPLES)[None] for home, weights in records.items()}
     return out
 
 
 def worker(rank: int, world_size: int, folder: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1")
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    gathered = {key: distributed.gather(value) for key, value in run_steps(rank, world_size).items()}
+    gathered = {key: distributed.gather(value) for key, value in run_steps(rank, world_size, folder).items()}
     if rank == 0:
         torch.save(gathered, f"{folder}/result.pt")
     dist.destroy_process_group()
@@ -68,7 +70,7 @@ def worker(rank: int, world_size: int, folder: str) -> None:
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_several_processes_equal_one(world_size: int, tmp_path: Path):
     mp.spawn(worker, args=(world_size, str(tmp_path)), nprocs=world_size)
-    several, one = torch.load(tmp_path / "result.pt", weights_only=True), run_steps(0, 1)
+    several, one = torch.load(tmp_path / "result.pt", weights_only=True), run_steps(0, 1, str(tmp_path))
     assert several.keys() == one.keys()
     for key, expected in one.items():
         actual = several[key]

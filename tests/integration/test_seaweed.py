@@ -134,7 +134,8 @@ def test_a_folder_serves_one_server(tmp_path: Path, seaweed: SeaweedServer, monk
 def test_a_server_that_is_just_ending_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     lock = seaweed_module._take_lock(tmp_path / "lock")
     threading.Timer(0.5, lock.close).start()
-    seaweed_module._take_lock(tmp_path / "lock").close()
+    with seaweed_module._take_lock(tmp_path / "lock"):
+        assert lock.closed
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -279,11 +279,12 @@ def test_an_endpoint_that_is_none_is_refused(s3_store: Store, monkeypatch: pytes
 def test_the_endpoint_may_stand_in_the_profile(
     s3_store: Store, seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
+    s3_store.write("a", b"by the environment")
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name)
     (tmp_path / "config").write_text(f"[default]\nendpoint_url = {seaweed.endpoint}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    s3_store.probe()
+    assert s3_store.read("a") == b"by the environment"
 
 
 def test_the_secret_is_never_kept_or_shown(s3_store: S3Store, seaweed: SeaweedServer):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
 from torch import Tensor
 
 from drrho_clip.errors import DataError
-from drrho_clip.method.advice import NEGATIVES, effective_negatives, information, negative_similarities, recommend
+from drrho_clip.method.advice import effective_negatives, information, negative_similarities, recommend
 
 
 def pairs(n: int, *, agreement: float, exchanged: float = 0.0, dim: int = 24, seed: int = 0) -> Tensor:
@@ -45,21 +46,43 @@ def test_the_effective_number_is_of_negatives_alone():
     assert effective_negatives(rows, 0.3) == pytest.approx(sum(naive) / 80, rel=1e-5)
 
 
-def test_the_temperature_gives_the_negatives_of_the_rule():
-    features = pairs(512, agreement=0.8)
+def test_the_temperature_is_the_one_of_the_rule():
+    features = pairs(256, agreement=0.8)
+    deviations = []
+    for side in range(2):
+        similarity = (features[:, side].double() @ features[:, 1 - side].double().T).tolist()
+        deviations += [statistics.pstdev([*row[:i], *row[i + 1 :]]) for i, row in enumerate(similarity)]
+    sigma = statistics.fmean(deviations)
     found = recommend(features, 256)
-    rows = negative_similarities((features[:256, 0], features[:256, 1]))
-    assert effective_negatives(rows, found.temperature) == pytest.approx(NEGATIVES, rel=0.01)
-    assert found.effective_negatives == pytest.approx(NEGATIVES, rel=0.01)
-    assert recommend(features, 64).effective_negatives == pytest.approx(63 / 8, rel=0.01)
-    assert recommend(features.flip(1), 256).temperature == pytest.approx(found.temperature, rel=2e-3)
+    assert found.spread == pytest.approx(sigma, rel=1e-5)
+    assert found.temperature == pytest.approx(1.25 * sigma / math.sqrt(2 * math.log(256)), rel=1e-5)
+    assert found.eps == pytest.approx(math.exp(-sigma / found.temperature), rel=1e-5)
+    rows = negative_similarities((features[:, 0], features[:, 1]))
+    assert found.effective_negatives == pytest.approx(effective_negatives(rows, found.temperature), rel=1e-6)
+    assert recommend(features.flip(1), 256).temperature == pytest.approx(found.temperature, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [64, 256, 1024])
+def test_no_single_negative_rules_a_batch_at_that_temperature(batch: int):
+    features = pairs(1024, agreement=0.8, dim=256)  # many dimensions: similarities are normally distributed
+    found = recommend(features, batch)
+    rows = negative_similarities((features[:batch, 0], features[:batch, 1]))
+    largest = [(rows / (factor * found.temperature)).softmax(1).amax(1).mean().item() for factor in (0.25, 1, 4)]
+    assert largest[0] > 0.6
+    assert 0.1 < largest[1] < 0.35
+    assert largest[2] < 0.06
 
 
 def test_more_negatives_take_a_lower_temperature():
     features = pairs(2048, agreement=0.8)
-    temperatures = [recommend(features, batch).temperature for batch in (256, 512, 1024, 2048)]
+    temperatures = [recommend(features, batch).temperature for batch in (2, 16, 256, 2048, 100_000)]
     assert temperatures == sorted(temperatures, reverse=True)
-    assert temperatures[0] > 1.3 * temperatures[-1]
+    assert temperatures[2] / temperatures[4] == pytest.approx(math.sqrt(math.log(100_000) / math.log(256)), rel=0.02)
+
+
+def test_a_reference_that_tells_nothing_apart_gets_a_temperature_that_can_be_used():
+    constant = torch.nn.functional.normalize(torch.ones(64, 2, 8), dim=2)
+    assert recommend(constant, 32)[:2] == (0.002, 1.0)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from drrho_clip.errors import ConfigError
-from drrho_clip.method.ustate import UState
+from drrho_clip.method.rows import UState
 
 
 @pytest.mark.parametrize("home", ["device", "shared"])
@@ -47,7 +47,7 @@ def resident_shared() -> int:
 
 
 def test_auto_leaves_the_device_above_its_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr("drrho_clip.method.ustate.DEVICE_BYTES", 80)
+    monkeypatch.setattr("drrho_clip.method.rows.DEVICE_BYTES", 80)
     assert [UState(n, folder=str(tmp_path)).shared for n in (10, 11)] == [False, True]
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from drrho_clip.method import METHODS
-from drrho_clip.method.ustate import UState
+from drrho_clip.method.rows import UState
 from drrho_clip.storage import layout, open_store
 from drrho_clip.training import TrainConfig
 from drrho_clip.training.checkpoint import Checkpoints
@@ -99,13 +99,16 @@ def test_a_damaged_newest_checkpoint_is_skipped(checkpoints, damage):
 
 
 def test_a_checkpoint_holds_no_pickle(checkpoints):
-    checkpoints.save(1, trained(0), {})
-    for info in checkpoints.store.list("runs/"):
-        data = checkpoints.store.read(info.key)
-        if info.key.endswith(".json"):
-            json.loads(data)
-        else:  # safetensors: eight bytes of header length, then JSON
-            json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    parts = trained(0)
+    checkpoints.save(1, parts, {}, parts["objective"].by_rows())
+    files = {info.key.rsplit("/", 1)[1]: checkpoints.store.read(info.key) for info in checkpoints.store.list("runs/")}
+    assert len(files) == 5
+    assert json.loads(files.pop("COMPLETE.json"))["step"] == 1
+    for name, data in files.items():  # safetensors: eight bytes of header length, JSON, and numbers to the last byte
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        header.pop("__metadata__", None)
+        assert max(tensor["data_offsets"][1] for tensor in header.values()) == len(data) - 8 - length, name
 
 
 @pytest.mark.parametrize("home", ["device", "shared"])

@@ -3,9 +3,12 @@
 The published temperature of 0.01 and eps of 1e-4 (arXiv 2505.06699) belong to the similarities of one reference and to batches of
 5,120. What carries over to other data, batches and references is what they do there:
 
-- The temperature decides how many negatives share the gradient of an anchor. Too low, and the one hardest negative of a small
-  batch gets all of it; too high, and hard negatives count no more than others. So: the temperature at which the weights of an
-  anchor's negatives, were the model as good as the reference, have an effective number of `NEGATIVES`.
+- The temperature decides how many negatives share the gradient of an anchor. The loss is the logarithm of a mean of
+  exp(difference / temperature), which a batch of B can stand for only while no single one rules it. Were the differences
+  normally distributed with standard deviation sigma, that ends at sigma / sqrt(2 ln B), critical in the random energy model
+  (Derrida 1981): below it the hardest negative gets the weight, far above it hard ones count no more than others. So: `MARGIN`
+  times that, with the sigma of the reference's similarities among an anchor's negatives. A steered model is left with the
+  differences from its reference, which are smaller, so that many negatives share in the end.
 - eps lets an anchor drop out: its weight is u / (eps + u), and u falls once the model tells the pair better from its negatives
   than the reference does, which for a wrong pair means to learn it by heart. So: the anchor is down to half of its weight where
   the model is ahead of the reference by the spread of the reference's similarities.
@@ -22,8 +25,7 @@ from torch import Tensor
 from drrho_clip.errors import DataError
 from drrho_clip.method.contrastive import Pair, full_precision
 
-NEGATIVES = 32.0
-LARGEST_SHARE = 1 / 8  # of the batch's negatives, where a batch is so small that 32 would be most of it
+MARGIN = 1.25  # times the critical temperature; the published 0.01 is that for a sigma of 0.033 in batches of 5,120
 TEMPERATURES = (0.002, 1.0)
 ANCHORS = 512
 BEST_PAIRS = 0.9
@@ -34,6 +36,8 @@ class Recommendation(NamedTuple):
 
     temperature: float
     eps: float
+    spread: float
+    """Standard deviation of the reference's similarities among an anchor's negatives: what both follow from."""
     effective_negatives: float
     """1 / sum p^2 over an anchor's negatives, mean over anchors and sides, were the model as good as the reference."""
     dropped: float
@@ -44,21 +48,18 @@ class Recommendation(NamedTuple):
 def recommend(reference: Tensor, batch_size: int) -> Recommendation:
     """Temperature and eps for a batch of `batch_size`, from features [n, 2, dim] (image, text; unit norm) of random pairs.
 
-    n should be at least `batch_size`: the batch is taken as n pairs where it is not. DataError: fewer than 16 pairs.
+    Where n is less than `batch_size`, the effective number is that of n pairs. DataError: fewer than 16 pairs.
     """
     if len(reference) < 16:
         raise DataError(f"{len(reference)} pairs are too few to choose a temperature by", fix="Set temperature and eps.")
     reference = full_precision(reference)
-    size = min(batch_size, len(reference))
-    rows = negative_similarities((reference[:size, 0], reference[:size, 1]))
-    wanted = min(NEGATIVES, LARGEST_SHARE * (size - 1))
-    temperature = _temperature(rows, wanted)
-    finite = rows.isfinite()
-    mean = rows.masked_fill(~finite, 0).sum(1, keepdim=True) / finite.sum(1, keepdim=True)
-    spread = ((rows - mean).masked_fill(~finite, 0).square().sum(1) / finite.sum(1)).sqrt().mean().item()
+    spread = _spread(negative_similarities((reference[:, 0], reference[:, 1])))
+    temperature = min(max(MARGIN * spread / math.sqrt(2 * math.log(batch_size)), TEMPERATURES[0]), TEMPERATURES[1])
+    batch = reference[:batch_size]
+    rows = negative_similarities((batch[:, 0], batch[:, 1]))
     own = (reference[:, 0] * reference[:, 1]).sum(1)
     dropped = (own < own.quantile(BEST_PAIRS) - spread).double().mean().item()
-    return Recommendation(temperature, math.exp(-spread / temperature), effective_negatives(rows, temperature), dropped)
+    return Recommendation(temperature, math.exp(-spread / temperature), spread, effective_negatives(rows, temperature), dropped)
 
 
 def negative_similarities(features: Pair, steered_by: Pair | None = None) -> Tensor:
@@ -81,16 +82,13 @@ def effective_negatives(rows: Tensor, temperature: float) -> float:
     return (1 / (rows / temperature).softmax(1).square().sum(1)).mean().item()
 
 
-def _temperature(rows: Tensor, wanted: float) -> float:
-    """The temperature of that effective number, which grows with it; bisection of its logarithm, to 0.1%."""
-    low, high = (math.log(bound) for bound in TEMPERATURES)
-    while high - low > 1e-3:
-        middle = (low + high) / 2
-        if effective_negatives(rows, math.exp(middle)) < wanted:
-            low = middle
-        else:
-            high = middle
-    return math.exp((low + high) / 2)
+def _spread(rows: Tensor) -> float:
+    """Mean over the rows [a, n] of the standard deviation of what is finite in them."""
+    finite = rows.isfinite()
+    count = finite.sum(1, keepdim=True)
+    mean = rows.masked_fill(~finite, 0).sum(1, keepdim=True) / count
+    deviation = (rows - mean).masked_fill(~finite, 0)
+    return (deviation.square().sum(1) / count[:, 0]).sqrt().mean().item()
 
 
 @torch.no_grad()

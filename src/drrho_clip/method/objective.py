@@ -14,8 +14,8 @@ from drrho_clip.method.config import DrrhoCvarConfig, GlobalConfig, MethodConfig
 from drrho_clip.method.contrastive import Contrast, Exponential, GlobalBatch, Hardest, Pair, contrast, with_gradient
 from drrho_clip.method.distillation import distill
 from drrho_clip.method.global_loss import check_features, global_loss, with_u
+from drrho_clip.method.rows import UState
 from drrho_clip.method.selection import Scored, jest, rho_top_k
-from drrho_clip.method.ustate import UState
 
 
 class ObjectiveResult(NamedTuple):

@@ -46,6 +46,7 @@ class ReferenceAdvice(Config):
     variance: float  # Var(l) of the pilot
     variance_minus_reference: float  # Var(l - l_ref)
     explained: float  # share of Var(l) that l_ref explains, whatever its scale: the squared correlation
+    spread: float  # standard deviation of the reference's similarities among an anchor's negatives
     effective_negatives: float  # of the pilot's anchors when it is steered with the temperature below
     dropped: float  # share of the anchors that eps would let drop out once they were learnt by heart
     temperature: float
@@ -143,6 +144,7 @@ def _compare(name: str, reference: Tensor, known: float, pilot: Tensor, pilot_kn
         variance=variances[0],
         variance_minus_reference=variances[2],
         explained=covariance**2 / max(variances[0] * variances[1], 1e-30),
+        spread=settings.spread,
         effective_negatives=effective_negatives(rows, settings.temperature),
         dropped=settings.dropped,
         temperature=float(f"{settings.temperature:.3g}"),

@@ -1,7 +1,7 @@
 """Checkpoints in the store: tensors as safetensors, plain values as JSON, and a marker that is written last.
 
-    runs/<run>/checkpoints/step-N/{model,optimiser,objective,weights}.safetensors
-                                  u.<first>.safetensors: rows of u from sample <first> on, in slices that the ranks share
+    runs/<run>/checkpoints/step-N/{model,optimiser,objective}.safetensors
+                                  {u,weights}.<first>.safetensors: rows from sample <first> on, in slices that the ranks share
                                   COMPLETE.json: step, plain state, size and sha256 of each file
 
 Nothing in a checkpoint can run code. A folder without its marker is no checkpoint; one whose files do not match it is skipped.

@@ -65,7 +65,7 @@ class TrainConfig(Config):
         "cosine", description="From 1 to gamma_min, or gamma_min from the start, as always with `initial`, which knows u"
     )
     u_home: Literal["auto", "device", "shared"] = Field(
-        "auto", description="Where the moving averages are: shared = one file per node for its processes; auto = above 1 GiB"
+        "auto", description="Where u and the weights are kept: shared = one file per node for its processes; auto = above 1 GiB"
     )
     u_path: str = Field("/dev/shm", description="Folder of that file")
     negatives_kept: float = Field(OWN, description="drrho_cvar: share of the negatives that count; -1 = the method's own")

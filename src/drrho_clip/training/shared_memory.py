@@ -9,16 +9,17 @@ OWN_BYTES = 128 * 2**20  # what the backends and PyTorch keep there themselves
 
 
 def needed(config: TrainConfig, samples: int, *, processes: int, world_size: int) -> int:
-    """Bytes for the processes of one node: batches on their way from the data workers, and u where it is shared.
+    """Bytes for the processes of one node: batches on their way from the data workers, u and the weights where they are shared.
 
     `samples` is the size of the dataset.
     """
-    from drrho_clip.method.ustate import DEVICE_BYTES, ROW_BYTES
+    from drrho_clip.method.rows import NUMBER_BYTES, in_shared_home
+    from drrho_clip.method.weights import WIDTH
 
-    rows = samples * ROW_BYTES
-    shared = config.u_home == "shared" or (config.u_home == "auto" and rows > DEVICE_BYTES)
+    widths = (2, WIDTH) if config.record_weights == "yes" else (2,)
+    numbers = sum(samples * width for width in widths if in_shared_home(samples, width, config.u_home))
     batches = processes * config.workers * (PREFETCHED + 1) * _batch_bytes(config, world_size) if config.workers else 0
-    return int(1.2 * batches) + (rows if shared and config.u_path == "/dev/shm" else 0) + OWN_BYTES
+    return int(1.2 * batches) + (numbers * NUMBER_BYTES if config.u_path == "/dev/shm" else 0) + OWN_BYTES
 
 
 def _batch_bytes(config: TrainConfig, world_size: int) -> int:

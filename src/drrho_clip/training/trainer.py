@@ -23,7 +23,7 @@ from drrho_clip.method.variance import minus_reference, pairwise_moments
 from drrho_clip.method.weights import SampleWeights
 from drrho_clip.observe import get_logger, progress
 from drrho_clip.training.accumulation import forward_backward
-from drrho_clip.training.checkpoint import Checkpoints
+from drrho_clip.training.checkpoint import ByRows, Checkpoints
 from drrho_clip.training.config import TrainConfig
 from drrho_clip.training.heartbeat import LauncherWatch
 from drrho_clip.training.history import History
@@ -90,7 +90,12 @@ class Trainer:
         self.config, self.make, self.history, self.checkpoints = config, make, history, checkpoints
         self.device = distributed.local_device()
         self.model, self.objective = model.to(self.device), objective.to(self.device)
-        self.weights = SampleWeights(make.reader.manifest.total).to(self.device) if config.record_weights == "yes" else None
+        self.by_rows: dict[str, ByRows] = dict(objective.by_rows())
+        self.weights = None
+        if config.record_weights == "yes":
+            weights = SampleWeights(make.reader.manifest.total, home=config.u_home, folder=config.u_path)
+            self.weights = weights.to(self.device)
+            self.by_rows["weights"] = weights.rows
         for name in ("logit_scale", "logit_bias"):  # the objective owns the temperature
             if isinstance(parameter := getattr(model, name, None), nn.Parameter):
                 parameter.requires_grad_(False)
@@ -100,8 +105,6 @@ class Trainer:
             "optimiser": self.optimiser,
             "objective": objective,
         }
-        if self.weights is not None:
-            self.parts["weights"] = self.weights
         self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.watch = watch or LauncherWatch(history.store, config.run, timeout=0)
         self.sigterm = False
@@ -265,13 +268,13 @@ class Trainer:
         if distributed.rank() == 0:
             self.history.flush()
         state: dict[str, Any] = {"seconds": self.seconds, "skipped": self.skipped}
-        self.checkpoints.save(self.step, self.parts, state, self.objective.by_rows())
+        self.checkpoints.save(self.step, self.parts, state, self.by_rows)
         if distributed.rank() == 0:
             self.history.metrics.update({"checkpoint_step": self.step, "checkpoint_seconds": time.monotonic() - started})
         distributed.barrier()
 
     def _resume(self) -> None:
-        self.step, state = self.checkpoints.restore(self.parts, self.objective.by_rows())
+        self.step, state = self.checkpoints.restore(self.parts, self.by_rows)
         if not self.step and self.config.initial:
             start_from(self.config.initial_run, self.checkpoints.store, self.model, self.objective, self.make.reader.manifest)
         distributed.barrier()  # processes of a node may share rows: none goes on while another still sets them

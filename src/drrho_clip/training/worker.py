@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -124,13 +123,12 @@ def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
 
 
 def _write_weights(weights: SampleWeights, manifest: Manifest, store: Store, path: Path) -> None:
-    """Write the table of the visited samples, a row group for each shard that has some: one shard's keys in memory at a time."""
-    index, weight, loss = (values.numpy() for values in weights.visited())
+    """Write the table of the visited samples, a row group for each shard that has some: one shard in memory at a time."""
     with pq.ParquetWriter(path, WEIGHTS) as writer:
         for shard in manifest.shards:
-            rows = slice(*np.searchsorted(index, [shard.base, shard.base + shard.count]))
-            if rows.start == rows.stop:
+            index, weight, loss = (values.numpy() for values in weights.visited(shard.base, shard.base + shard.count))
+            if not len(index):
                 continue
             keys = read_keys(store, manifest, shard)
-            columns = [index[rows], [keys[i - shard.base] for i in index[rows]], weight[rows, 0], weight[rows, 1], loss[rows]]
+            columns = [index, [keys[i - shard.base] for i in index], weight[:, 0], weight[:, 1], loss]
             writer.write_table(pa.table(columns, schema=WEIGHTS))
