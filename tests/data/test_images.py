@@ -391,8 +391,7 @@ def test_damaged_bytes_give_a_picture_or_a_reason(seed: int) -> None:
             prepared = prepare(bytes(data))
         except BadImage:
             continue
-        picture = decode_image(prepared.data)
-        assert (picture.mode, picture.size) == ("RGB", (prepared.width, prepared.height))
+        assert decode_image(prepared.data).size == (prepared.width, prepared.height)
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
