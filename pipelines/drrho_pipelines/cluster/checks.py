@@ -18,7 +18,7 @@ from drrho_pipelines.cluster.kinds import kinds
 from drrho_pipelines.cluster.resources import gpus, queue, server
 from drrho_pipelines.cluster.rights import FIX, rights
 from drrho_pipelines.parameters import SHARED
-from drrho_pipelines.pods import KEYS
+from drrho_pipelines.pods import KEYS, POD_PARAMETERS
 
 ACCOUNTS = ("pipeline-runner", "default-editor")
 """What runs have as service account: of Kubeflow Pipelines alone, and in a profile."""
@@ -31,7 +31,7 @@ class Wanted:
     context: str = ""
     namespace: str = ""
     service_account: str = ""
-    secret: str = SHARED["store_secret"]
+    secret: str = POD_PARAMETERS["store_secret"][1]
     store: str = ""
     queue: str = ""
     host: str = ""
