@@ -16,7 +16,8 @@ from drrho_components import IMAGE
 from drrho_pipelines.cluster.checks import ACCOUNTS
 from drrho_pipelines.cluster.connection import DEFAULTS
 from drrho_pipelines.cluster.rights import RIGHTS
-from drrho_pipelines.parameters import KEYS, SHARED
+from drrho_pipelines.parameters import SHARED
+from drrho_pipelines.pods import KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE, OVERLAYS = ROOT / "k8s/base", ROOT / "k8s/overlays"

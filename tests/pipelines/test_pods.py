@@ -88,6 +88,17 @@ def test_every_value_comes_from_the_pipeline_s_own_parameters(name: str, documen
                 assert inner - items == set(given) - items, task
 
 
+def test_defaults_of_the_namespace_come_from_its_config_map_which_may_be_absent(tasks: list[Task]):
+    for task in tasks:
+        (defaults,) = task.pod["configMapAsEnv"]
+        assert defaults["configMapNameParameter"]["runtimeValue"]["constant"] == "drrho-clip"
+        assert defaults["optional"] is True
+        assert {key["configMapKey"]: key["envVar"] for key in defaults["keyToEnv"]} == {
+            "store_endpoint": "AWS_ENDPOINT_URL",
+            "pushgateway": "PROMETHEUS_PUSHGATEWAY",
+        }
+
+
 def test_credentials_come_from_a_secret_that_is_named_and_may_be_absent(tasks: list[Task]):
     for task in tasks:
         (secret,) = task.pod["secretAsEnv"]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from drrho_clip.doctor import Finding, check_store
 from drrho_clip.errors import DrrhoError
-from drrho_pipelines.cluster.connection import DEFAULTS, Cluster, Forbidden, config_map, connect
+from drrho_pipelines.cluster.connection import CONFIG_MAP, Cluster, Forbidden, config_map, connect
 from drrho_pipelines.cluster.kinds import kinds
 from drrho_pipelines.cluster.resources import gpus, queue, server
 from drrho_pipelines.cluster.rights import FIX, rights
@@ -116,10 +116,10 @@ def _secret(cluster: Cluster, name: str) -> Iterator[Finding]:
 def _defaults(cluster: Cluster) -> Iterator[Finding]:
     values = config_map(cluster)
     if values is None:
-        yield Finding("defaults", None, f"there is no ConfigMap '{DEFAULTS}'", FIX)
+        yield Finding("defaults", None, f"there is no ConfigMap '{CONFIG_MAP}'", FIX)
     elif not _public(values.get("store_endpoint", "")):
         fix = "Put the keys into a secret: everybody in the namespace can read a ConfigMap."
-        yield Finding("defaults", False, f"store_endpoint of the ConfigMap '{DEFAULTS}' holds a user name or password", fix)
+        yield Finding("defaults", False, f"store_endpoint of the ConfigMap '{CONFIG_MAP}' holds a user name or password", fix)
     else:
         yield Finding("defaults", True, ", ".join(f"{key} {value}" for key, value in sorted(values.items())) or "none set")
 

@@ -94,13 +94,13 @@ def connect(context: str = "", namespace: str = "") -> Cluster:
     return Cluster(client.ApiClient(settings), settings.host, namespace or own, inside=file is None)
 
 
-DEFAULTS = "drrho-clip"
-"""Name of the ConfigMap."""
+CONFIG_MAP = "drrho-clip"
+"""Name of the namespace's defaults."""
 
 
 def config_map(cluster: Cluster) -> dict[str, str] | None:
     """What the namespace's ConfigMap of defaults holds; None where there is none."""
-    found = cluster.get(f"/api/v1/namespaces/{cluster.namespace}/configmaps/{DEFAULTS}")
+    found = cluster.get(f"/api/v1/namespaces/{cluster.namespace}/configmaps/{CONFIG_MAP}")
     return None if found is None else found.get("data") or {}
 
 
@@ -109,7 +109,7 @@ def defaults_of(namespace: str) -> dict[str, str]:
     found = config_map(connect(namespace=namespace))
     if found is None:
         fix = "Run `kubectl apply -k` on an overlay of k8s/overlays, or give --image."
-        raise ConfigError(f"There is no ConfigMap '{DEFAULTS}' in the namespace '{namespace}'", fix=fix)
+        raise ConfigError(f"There is no ConfigMap '{CONFIG_MAP}' in the namespace '{namespace}'", fix=fix)
     return found
 
 
