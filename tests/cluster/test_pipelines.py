@@ -107,7 +107,9 @@ def test_steering_runs_to_the_end(
     artifacts = artifacts_of(store, s3, execution)
     (page,) = (content for key, content in artifacts.items() if key.endswith("/page"))
     assert page.lstrip().lower().startswith(b"<!doctype html")
-    (output,) = (json.loads(content) for key, content in artifacts.items() if "/evaluate/" in key and key.endswith(".json"))
+    (output,) = (
+        json.loads(content) for key, content in artifacts.items() if key.startswith("evaluate/") and key.endswith(".json")
+    )
     scores = output["artifacts"]["metrics"]["artifacts"][0]["metadata"]
     assert {"image_to_text_recall_at_1", "zero_shot_top_1"} <= set(scores)
 

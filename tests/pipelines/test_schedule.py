@@ -17,6 +17,8 @@ from drrho_pipelines.cli import make_full_app
 from drrho_pipelines.server.cron import FIELDS, parse_cron
 from kfp_stand_in import Execution, StandIn
 
+pytestmark = pytest.mark.usefixtures("nobody_elses_settings")
+
 STORE = ["-p", "store=s3://bucket/prefix"]
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=UTC)  # a Wednesday
 
