@@ -14,7 +14,7 @@ import yaml
 from drrho_clip.observe.push import GATEWAY
 from drrho_components import IMAGE
 from drrho_pipelines.cluster.checks import ACCOUNTS
-from drrho_pipelines.cluster.connection import DEFAULTS
+from drrho_pipelines.cluster.connection import CONFIG_MAP
 from drrho_pipelines.cluster.rights import RIGHTS
 from drrho_pipelines.parameters import SHARED
 from drrho_pipelines.pods import KEYS
@@ -48,7 +48,7 @@ def test_the_role_is_the_list_that_the_doctor_asks_for():
 
 def test_the_defaults_are_those_of_the_pipelines():
     found = load(BASE / "config-map.yaml")
-    assert found["metadata"]["name"] == DEFAULTS
+    assert found["metadata"]["name"] == CONFIG_MAP
     assert found["data"] == {"store_endpoint": "http://seaweedfs.kubeflow:9000", "store": SHARED["store"], "image": IMAGE}
     assert GATEWAY == "PROMETHEUS_PUSHGATEWAY"
 
@@ -83,7 +83,7 @@ def test_an_overlay_gives_the_rights_to_the_account_that_runs_have(overlay: str,
     subjects = objects["RoleBinding drrho-clip-launcher"]["subjects"]
     assert subjects == [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]
     assert objects.keys() >= {
-        "Role drrho-clip-launcher", f"ConfigMap {DEFAULTS}", "NetworkPolicy drrho-clip", "PodMonitor drrho-clip",
+        "Role drrho-clip-launcher", f"ConfigMap {CONFIG_MAP}", "NetworkPolicy drrho-clip", "PodMonitor drrho-clip",
         "PrometheusRule drrho-clip", "ConfigMap drrho-clip-dashboards",
     }  # fmt: skip
 

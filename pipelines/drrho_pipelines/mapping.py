@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from drrho_clip.config import SECTIONS, RunConfig
@@ -33,27 +33,6 @@ def pipeline_parameters(config: RunConfig, declared: Collection[str]) -> dict[st
                     fix=f"Leave it out, or use the command `drrho {section}`.",
                 )
     return parameters
-
-
-def check_settings(values: Mapping[str, Any]) -> None:
-    """Check the parameters of a run (all of them) as its steps will: ConfigError names the first that no step would take.
-
-    Pipelines of several runs make settings out of their parameters themselves, and are left to their steps.
-    """
-    if "train_method" not in values:
-        return
-    sections = {
-        section: {key: values[f"{prefix}_{key}"] for key in SECTIONS[section].model_fields if f"{prefix}_{key}" in values}
-        for section, prefix in PREFIXES.items()
-    }
-    shared = {name: values[name] for name in ("store", "dataset", "run") if name in values}
-    try:
-        RunConfig.parse({**shared, **sections})
-    except ConfigError as error:
-        what = error.what
-        for section, prefix in PREFIXES.items():
-            what = what.replace(f"'{section}.", f"'{prefix}_")
-        raise ConfigError(what, where=error.where, fix=error.fix) from None
 
 
 def _handed_on(config: RunConfig, section: str, key: str) -> Any:

@@ -21,7 +21,7 @@ from drrho_clip.errors import ConfigError, NotKnown
 from drrho_components import IMAGE
 from drrho_pipelines.compile import compile_pipelines
 from drrho_pipelines.local import check_parameters, declared_parameters
-from drrho_pipelines.mapping import check_settings, pipeline_parameters
+from drrho_pipelines.mapping import pipeline_parameters
 from drrho_pipelines.server.connection import CONFLICT, Refused, Server
 
 PAGE = 100
@@ -74,7 +74,6 @@ def prepare(
         text = compiled.read_text(encoding="utf-8")
     everything = {name: facts.get("defaultValue") for name, facts in declared.items()} | values
     _check_values(everything)
-    check_settings(everything)
     text = text if caching else _without_caching(text)
     return Prepared(pipeline, _version(text, commit), text, values)
 
