@@ -208,7 +208,7 @@ def test_too_little_memory_is_called_so(step, namespace: str, cluster: Access, d
 def test_an_error_of_the_training_is_the_error_of_the_step(step, data: Store, namespace: str, cluster: Access):
     """The worker and the master both stop; neither is tried again, and what they said last is kept."""
     run = new_run()
-    one = step(run, samples=ENDLESS, learning_rate=1e18)
+    one = step(run, samples=ENDLESS, learning_rate=1e30, warmup_steps=0)
     reason = one.reason()
     assert "not finite" in reason
     assert "Lower learning_rate" in reason
