@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from drrho_clip.errors import LaunchError, TrainingError
-from drrho_clip.training.failure import PEER_LOST
+from drrho_clip.training.failure import PEER_LOST, STOPPED
 from drrho_components.launch import states
 from drrho_components.launch.incidents import SETTLED_SECONDS, Incidents
 from drrho_components.launch.states import Failure
@@ -96,9 +96,10 @@ def test_a_failure_is_called_by_its_name(status: dict[str, Any], kind: str, what
 
 def test_a_deleted_pod_is_one_failure_whatever_its_container_ended_with():
     deleted = pod(containerStatuses=[ended(1, "Error", at="2026-01-01T00:00:20Z", where="state")])
-    deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:15Z"
+    deleted["metadata"] |= {"deletionTimestamp": "2026-01-01T00:01:15Z", "deletionGracePeriodSeconds": 60}
     (failure,) = states.failures(deleted)
     assert (failure.kind, failure.what) == ("Deleted", "run-worker-0 was deleted from outside")
+    assert failure.at == "2026-01-01T00:00:15Z", "when it was asked to end, not when it has to have ended"
 
 
 def test_the_most_memory_that_was_seen_is_told():
@@ -163,7 +164,7 @@ def failure(kind: str, at: str, **more: Any) -> Failure:
 
 def test_the_first_cause_is_shown_and_not_who_only_lost_its_peers():
     incidents = Incidents(restarts=0, echo_seconds=60)
-    for one in (failure(PEER_LOST, "1"), failure("OOMKilled", "2"), failure("Error", "3")):
+    for one in (failure(PEER_LOST, "1"), failure(STOPPED, "1"), failure("OOMKilled", "2"), failure("Error", "3")):
         incidents.add(one, now=0)
     assert not incidents.settled(SETTLED_SECONDS - 1)
     assert incidents.settled(SETTLED_SECONDS)

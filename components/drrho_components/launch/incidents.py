@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drrho_clip.errors import DrrhoError, LaunchError, TrainingError
 from drrho_clip.observe import get_logger
-from drrho_clip.training.failure import PEER_LOST
+from drrho_clip.training.failure import CONSEQUENCES
 from drrho_components.launch.states import OWN_ERRORS, Failure
 
 SETTLED_SECONDS = 6.0  # from the first failure until its consequences have shown themselves
@@ -46,7 +46,7 @@ class Incidents:
             min(self._open, key=lambda failure: failure.order) if self._open else Failure(pod="", key="", kind="", what=otherwise)
         )
         self._open = []
-        echo = first.kind in (PEER_LOST, "") and self._last is not None and now - self._last[0] < self.echo_seconds
+        echo = first.kind in (*CONSEQUENCES, "") and self._last is not None and now - self._last[0] < self.echo_seconds
         if echo and self._last is not None:
             first = self._last[1]
         else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from drrho_clip.observe.memory import MEMORY
-from drrho_clip.training.failure import PEER_LOST, parse_failure
+from drrho_clip.training.failure import CONSEQUENCES, PEER_LOST, parse_failure
 from drrho_components.launch.kube import Object
 
 STARTING = {"ContainerCreating", "PodInitializing"}
@@ -39,8 +40,8 @@ class Failure:
 
     @property
     def order(self) -> tuple[bool, str]:
-        """The first cause comes first: who only lost its peers is never it."""
-        return self.kind == PEER_LOST, self.at
+        """The first cause comes first: who only lost its peers, or was asked to stop with them, is never it."""
+        return self.kind in CONSEQUENCES, self.at
 
 
 def failures(pod: Object) -> list[Failure]:
@@ -123,7 +124,8 @@ def _disruption(pod: Object) -> tuple[str, str, str] | None:
     if status.get("reason") in ("Evicted", "NodeLost", "Shutdown", "UnexpectedAdmissionError", "OutOfcpu", "OutOfmemory"):
         return status["reason"], f"{_short(pod)} was ended ({status['reason']}): {status.get('message', '')}", ""
     if (at := pod["metadata"].get("deletionTimestamp")) is not None and status.get("phase") != "Succeeded":
-        return "Deleted", f"{_short(pod)} was deleted from outside", at
+        grace = timedelta(seconds=pod["metadata"].get("deletionGracePeriodSeconds", 0))  # the time stamp is that of its end
+        return "Deleted", f"{_short(pod)} was deleted from outside", f"{datetime.fromisoformat(at) - grace:%Y-%m-%dT%H:%M:%SZ}"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -56,7 +57,8 @@ class MemoryWatch:
         self.root, self.seconds = root, seconds
         self._passed = 0.0
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
+        in_context = copy_context().run  # what every line of this process says: run and rank
+        self._thread = threading.Thread(target=in_context, args=(self._run,), name="memory", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import configure_logs, get_logger
-from drrho_clip.training.failure import PEER_LOST, clear_failure, write_failure
+from drrho_clip.training.failure import PEER_LOST, STOPPED, clear_failure, write_failure
 from drrho_clip.training.step import FREE, read_config
 
 
@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         if early.stop == Stop.ABANDONED:
             return 0
         get_logger().warning("interrupted", reason="SIGTERM; the checkpoint is written, start again to go on")
+        write_failure(options.failure_file, "Stopped by SIGTERM after a checkpoint", fix="Start it again.", kind=STOPPED)
         return 143
     except Exception as error:
         lost = distributed.is_lost_peer(error)

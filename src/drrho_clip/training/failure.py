@@ -8,6 +8,9 @@ from pathlib import Path
 
 PEER_LOST = "PeerLost"
 """Kind of a failure whose cause lies in another process."""
+STOPPED = "Stopped"
+"""Kind of an end that somebody asked of this process, or of another one of its group."""
+CONSEQUENCES = (PEER_LOST, STOPPED)
 
 
 def clear_failure(file: str | None) -> None:
@@ -22,7 +25,7 @@ def write_failure(file: str | None, what: str, *, where: str = "", fix: str = ""
         return
     path = Path(file)
     before = parse_failure(path.read_text()) if path.exists() else None
-    if before is None or before["kind"] == PEER_LOST:
+    if before is None or before["kind"] in CONSEQUENCES:
         path.write_text(json.dumps({"what": what[:2000], "where": where, "fix": fix, "kind": kind}))
 
 

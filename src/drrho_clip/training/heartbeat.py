@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+from contextvars import copy_context
 from types import TracebackType
 from typing import Self
 
@@ -94,7 +95,8 @@ class LauncherWatch:
 
     def __enter__(self) -> Self:
         if self.timeout:
-            threading.Thread(target=self._look, name="launcher-watch", daemon=True).start()
+            in_context = copy_context().run  # what every line of this process says: run and rank
+            threading.Thread(target=in_context, args=(self._look,), name="launcher-watch", daemon=True).start()
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:

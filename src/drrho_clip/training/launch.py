@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from drrho_clip.errors import DrrhoError, TrainingError
-from drrho_clip.training.failure import PEER_LOST, parse_failure
+from drrho_clip.training.failure import CONSEQUENCES, parse_failure
 
 MODULE = "drrho_clip.training"
 ON_CPUS = {
@@ -90,7 +90,7 @@ def _forwarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _reason(failure: Path, code: int, tail: list[str]) -> DrrhoError:
     stored = parse_failure(failure.read_text()) if failure.exists() else None
-    if stored is not None and stored["kind"] != PEER_LOST:
+    if stored is not None and stored["kind"] not in CONSEQUENCES:
         return TrainingError(stored["what"], where=stored["where"], fix=stored["fix"])
     if code < 0:
         name = signal.Signals(-code).name
