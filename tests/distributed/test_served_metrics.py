@@ -12,6 +12,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from http.client import HTTPException
 
 import pytest
 
@@ -63,8 +64,8 @@ class Scraper:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
                     self.pages.append([line for line in answer.read().decode().splitlines() if line.startswith(PREFIX)])
-            except OSError:
-                time.sleep(0.05)  # not there yet, or gone
+            except (OSError, HTTPException):
+                time.sleep(0.05)  # not there yet, or gone, perhaps in the middle of a page
 
 
 def names(page: list[str]) -> Counter[str]:

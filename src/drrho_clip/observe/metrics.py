@@ -8,13 +8,12 @@ bounded: no name of a run, dataset, object or error is ever a label.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
-from prometheus_client.registry import Collector
 
 from drrho_clip.observe.logs import get_logger
 
@@ -98,15 +97,28 @@ def metrics_of(*kinds: str, ranks: Iterable[int] = ()) -> tuple[Metric, ...]:
     return tuple(replace(metric, labels={**metric.labels, **label}) if metric.of == "rank" else metric for metric in chosen)
 
 
-class _Scraped(Collector):
-    """Has no metrics of its own: it notices that the others are read."""
+class _Answers:
+    """Around the server's WSGI application: knows when an answer to a request that came after `expect` was sent whole."""
 
-    def __init__(self) -> None:
-        self.event = Event()
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self._application = application
+        self._sent = Event()
 
-    def collect(self) -> Sequence[Any]:
-        self.event.set()
-        return ()
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        return _Body(self._application(environ, start_response), self._sent.set)
+
+    def expect(self, seconds: float) -> bool:
+        """Wait for such an answer, at most so long."""
+        self._sent = Event()  # answers on their way know the one before
+        return self._sent.wait(seconds)
+
+
+class _Body(list[bytes]):
+    """An answer; the server calls `close` behind its last byte (PEP 3333)."""
+
+    def __init__(self, parts: Iterable[bytes], close: Callable[[], None]) -> None:
+        super().__init__(parts)
+        self.close = close
 
 
 class MetricSet:
@@ -116,11 +128,9 @@ class MetricSet:
         self.registry = CollectorRegistry()
         self._gauges: dict[str, Gauge] = {}
         self._counters: dict[str, tuple[Counter, float]] = {}
-        self._scraped = _Scraped()
-        self._served = False
+        self._answers: _Answers | None = None
         for metric in metrics:
             self._add(metric)
-        self.registry.register(self._scraped)
 
     def _add(self, metric: Metric) -> None:
         kind = Gauge if metric.kind == "gauge" else Counter
@@ -153,11 +163,13 @@ class MetricSet:
         except OSError as error:
             get_logger().warning("metrics_not_served", port=port, reason=str(error))
             return None
-        self._served = True
+        application = server.get_app()
+        assert application is not None
+        self._answers = _Answers(application)
+        server.set_app(self._answers)
         get_logger().info("metrics_served", port=server.server_port)
         return int(server.server_port)
 
     def await_scrape(self, seconds: float) -> bool:
         """Wait until what is shown now has been read, at most so long; False at once where nothing is served."""
-        self._scraped.event.clear()
-        return self._served and self._scraped.event.wait(seconds)
+        return self._answers is not None and self._answers.expect(seconds)
