@@ -63,7 +63,9 @@ class Scraper:
         while not self.ended.is_set():
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
-                    self.pages.append([line for line in answer.read().decode().splitlines() if line.startswith(PREFIX)])
+                    page = answer.read().decode()
+                if answer.headers["Content-Length"]:  # else the process ended in the middle of the headers
+                    self.pages.append([line for line in page.splitlines() if line.startswith(PREFIX)])
             except (OSError, HTTPException):
                 time.sleep(0.05)  # not there yet, or gone, perhaps in the middle of a page
 
