@@ -125,8 +125,11 @@ class Step:
         return code
 
     def reason(self) -> str:
-        """The error of a step that failed as it should: one line, exit code 2, no traceback."""
+        """The error of a step that failed as it should: exit code 2, and its last line says why.
+
+        Before it there may be torchrun's own report of the process that ended, as it stands in the pod's log.
+        """
         assert self.end() == 2, self.text[-5000:]
-        assert "Traceback" not in self.text
+        assert json.loads(self.text.splitlines()[-1])["event"] == "step_failed"
         (failed,) = self.events("step_failed")
         return str(failed["error"])
