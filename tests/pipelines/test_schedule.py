@@ -153,7 +153,7 @@ def test_more_schedules_than_fit_a_page_are_all_seen(monkeypatch: pytest.MonkeyP
     [
         (["--cron", "0 3 * *", *STORE], "has 4 fields"),
         (["--cron", "0 3 * * *", "-p", "store=here"], "is a folder"),
-        (["--cron", "0 3 * * *", *STORE, "-p", "run=r-[[Index]]"], "does not replace what stands in [[ ]]"),
+        (["--cron", "0 3 * * *", *STORE, "-p", "run=r-[[Index]]"], "which Kubeflow Pipelines does not replace"),
         (["--cron", "0 3 * * *", *STORE, "-p", "trian_seed=1"], "Did you mean train_seed"),
         ([], "Missing option '--cron'"),
     ],

@@ -56,8 +56,12 @@ BAD = {
     "malformed": (["steering", "-p", "train_seed"], "'train_seed' sets nothing (--param)"),
     "folder as store": (["steering", "-p", "store=./store"], "The store './store' is a folder, which pods do not share"),
     "folder in a config": (["steering", "--config", "my.yaml"], "The store 'local' is a folder"),
-    "password": (["steering", "-p", "store_endpoint=http://me:pw@host:1"], "'store_endpoint' holds a user name and password"),
-    "macro": (["steering", *STORE, "-p", "run=a-[[ScheduledTime]]"], "does not replace what stands in [[ ]]"),
+    "password": (["steering", "-p", "store_endpoint=http://me:pw@host:1"], "endpoint holds a user name or password"),
+    "password elsewhere": (
+        ["steering", *STORE, "-p", "data_path=https://me:pw@host/x"],
+        "'data_path' holds a user name and password",
+    ),
+    "macro": (["steering", *STORE, "-p", "run=a-[[ScheduledTime]]"], "which Kubeflow Pipelines does not replace"),
     "image": (["steering", *STORE, "--image", "my image"], "'my image' is no image"),
     "timeout": (["steering", *STORE, "--timeout", "soon"], "'soon' is no duration"),
     "two tokens": (["steering", *STORE, "--token-file", "x", "--token-command", "y"], "token_file or token_command, not both"),
@@ -155,8 +159,10 @@ def test_uploading_the_same_twice_is_harmless(capsys: pytest.CaptureFixture[str]
         assert submit(server, "--no-cache") == 0
         assert len(server.objects.versions) == 4
         *_, uncached = server.objects.versions.values()
-        tasks = uncached["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
-        assert [task["cachingOptions"] for task in tasks.values()] == [{}] * 5
+        specification = uncached["pipeline_spec"]["pipeline_spec"]
+        dags = [part["dag"] for part in (specification["root"], *specification["components"].values()) if "dag" in part]
+        assert len(dags) == 3  # the pipeline, and in it a condition with a loop
+        assert all(task["cachingOptions"] == {} for dag in dags for task in dag["tasks"].values())
 
 
 def test_somebody_who_uploads_at_the_same_time_is_no_problem(monkeypatch: pytest.MonkeyPatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from drrho_pipelines.mapping import pipeline_parameters
 from drrho_pipelines.server.connection import CONFLICT, Refused, Server
 
 PAGE = 100
-MACRO = re.compile(r"\[\[.*\]\]")
 
 
 @dataclass(frozen=True)
@@ -191,17 +189,10 @@ def _without_caching(text: str) -> str:
 def _check_values(values: Mapping[str, Any]) -> None:
     """Refuse what a run in a cluster cannot use, and what would be readable by everybody."""
     for name, value in values.items():
-        if not isinstance(value, str):
-            continue
-        if "://" in value and urlsplit(value).password:
+        if isinstance(value, str) and "://" in value and urlsplit(value).password:
             raise ConfigError(
                 f"The parameter '{name}' holds a user name and password, which everybody who sees the run could read",
                 fix="Put the keys into a Kubernetes secret and name it in store_secret.",
-            )
-        if MACRO.search(value):
-            raise ConfigError(
-                f"The parameter '{name}' is '{value}': a server of version 2 does not replace what stands in [[ ]]",
-                fix="Write a fixed value; what a run finds new it dates itself.",
             )
     store = values.get("store")
     if store is not None and not str(store).startswith("s3://"):
