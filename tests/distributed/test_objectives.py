@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from drrho_clip import distributed
 from drrho_clip.method import METHODS
+from drrho_clip.method.contrastive import GlobalBatch
 from drrho_clip.method.objective import SelectedContrastive
 from drrho_clip.method.variance import pairwise_moments
 from drrho_clip.method.weights import SampleWeights
@@ -45,7 +46,9 @@ def run_steps(rank: int, world_size: int, folder: str) -> dict[str, torch.Tensor
             for name, value in (("image", features[0].grad), ("text", features[1].grad)):
                 out[f"{method}/{step}/{name}"] = value / world_size  # DDP takes the mean of parameter gradients over ranks
             out[f"{method}/{step}/value"] = result.value[None]
-            out[f"{method}/{step}/variance"] = pairwise_moments(features, valid).variance[None]
+            batch = GlobalBatch(features, tuple(reference), valid)
+            for steered in (False, True):
+                out[f"{method}/{step}/moments, {steered}"] = torch.stack(pairwise_moments(batch, steered=steered))[None]
         out[f"{method}/temperature"] = torch.zeros(1) if objective.log_scale.grad is None else objective.log_scale.grad[None]
         if isinstance(objective, SelectedContrastive):
             generator = torch.Generator().manual_seed(0)
