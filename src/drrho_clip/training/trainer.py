@@ -172,16 +172,9 @@ class Trainer:
         return features, result, norm
 
     def _choose(self, objective: SelectedContrastive, batch: Batch) -> Batch:
-        towers, config = Towers(self.model), self.config
-        return choose(
-            objective,
-            self.make,
-            batch,
-            lambda images, tokens: self._forward(towers, images, tokens),
-            size=config.batch_size,
-            seed=config.seed,
-            step=self.step,
-        )
+        config = self.config
+        sizes = {"size": config.batch_size, "seed": config.seed, "step": self.step}
+        return choose(objective, self.make, batch, Towers(self.model), self._forward, **sizes)
 
     def _forward(self, towers: nn.Module, images: Tensor, tokens: Tensor) -> Pair:
         half = self.config.precision == "bf16" or (self.config.precision == "auto" and self.device.type == "cuda")
