@@ -190,7 +190,6 @@ class Trainer:
         self.seconds += seconds
         self.skipped += int(skipped)
         waited, memory = self._of_ranks(interval.waited / interval.steps)
-        effective = distributed.sum_over_ranks(result.effective_size) / distributed.world_size()
         record: dict[str, float] = {
             "step": self.step,
             "epoch": self.make.order.epoch_of(self.step - 1),
@@ -204,8 +203,8 @@ class Trainer:
             "temperature": self.objective.temperature.item(),
             "learning_rate": self.optimiser.param_groups[0]["lr"],
             "grad_norm": float(norm),
-            "weight_effective_size.image": float(effective[0]),
-            "weight_effective_size.text": float(effective[1]),
+            "weight_effective_size.image": float(result.effective_size[0]),
+            "weight_effective_size.text": float(result.effective_size[1]),
             "samples_skipped_total.decode": self.skipped,
         }
         gamma = self.objective.gamma(self.make.order.epoch_of(self.step - 1))
