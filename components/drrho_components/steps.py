@@ -23,6 +23,9 @@ C = TypeVar("C", bound=Config)
 MACRO = re.compile(r"\[\[[^\[\]]*\]\]")
 """[[ScheduledTime]] and its like."""
 
+SECRET_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
+"""Keys of the store's secret, and the environment variables that they become."""
+
 FAILED = "step_failed"
 """The event of the one log line that says why a step failed."""
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from drrho_components.kube import Object
 from drrho_components.launch.config import JobConfig
-from drrho_components.launch.kube import Object
 from drrho_components.launch.plan import Plan
 
 

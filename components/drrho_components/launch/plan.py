@@ -13,15 +13,15 @@ from drrho_clip.errors import ConfigError, LaunchError
 from drrho_clip.observe.logs import LEVEL
 from drrho_clip.training.config import TrainConfig
 from drrho_clip.training.launch import MODULE, cpu_environment
+from drrho_components.kube import Object
 from drrho_components.launch.config import JobConfig, quantity
-from drrho_components.launch.kube import Object
+from drrho_components.steps import SECRET_KEYS
 
 APP, RUN, KFP_RUN, SPEC = "app.kubernetes.io/name", "drrho-clip/run", "pipeline/runid", "drrho-clip/spec"
 QUEUE = "kueue.x-k8s.io/queue-name"
 USER = 10001  # the image's own
 HOME = "/home/drrho"
 FAILURE_FILE = "/dev/termination-log"  # what a process leaves there is in its pod's status
-SECRET_KEYS = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"}
 HANDED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", LEVEL)
 NAME_LENGTH = 52
 LATER_SECONDS = 60  # the operator's deadline lies so long after the launcher's, which says more
@@ -94,7 +94,7 @@ class Plan:
         secret = self.config.store_secret
         return [{"name": name, "value": value} for name, value in plain.items()] + [
             {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
-            for name, key in SECRET_KEYS.items()
+            for key, name in SECRET_KEYS.items()
             if secret
         ]
 

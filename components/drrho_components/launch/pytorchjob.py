@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from drrho_components.kube import Object
 from drrho_components.launch.kind import JobKind, Phase, holds
-from drrho_components.launch.kube import Object
 from drrho_components.launch.plan import CONTAINER_SECURITY, KEPT_SECONDS, LATER_SECONDS, Plan
 
 CONTAINER = "pytorch"  # the operator knows it by this name

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from drrho_clip.observe.memory import MEMORY
 from drrho_clip.training.failure import CONSEQUENCES, PEER_LOST, parse_failure
-from drrho_components.launch.kube import Object
+from drrho_components.kube import Object
 
 STARTING = {"ContainerCreating", "PodInitializing"}
 OWN_ERRORS = {"ConfigError", "DataError", "ModelError", "TrainingError"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from drrho_clip.errors import ConfigError
+from drrho_components.kube import Object
 from drrho_components.launch.config import JobConfig
 from drrho_components.launch.kind import JobKind, Phase, holds
-from drrho_components.launch.kube import Object
 from drrho_components.launch.plan import CONTAINER_SECURITY, LATER_SECONDS, Plan
 
 NODE = "node"  # the replicated job of the runtime, and its container
