@@ -7,6 +7,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from drrho_clip.errors import ConfigError, LaunchError
@@ -24,7 +25,7 @@ HOME = "/home/drrho"
 FAILURE_FILE = "/dev/termination-log"  # what a process leaves there is in its pod's status
 HANDED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", LEVEL)
 NAME_LENGTH = 52
-LATER_SECONDS = 60  # the operator's deadline lies so long after the launcher's, which says more
+LATER_SECONDS = 60
 KEPT_SECONDS = 24 * 3600  # how long a finished job may be looked at
 
 
@@ -118,10 +119,13 @@ class Plan:
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(self.shm)}},
         ]
 
-    def pod_settings(self) -> Object:
-        """The part of a pod's spec that has nothing to do with its container."""
+    def pod(self, container: Object, **settings: Any) -> Object:
+        """The template of a pod around this container, with more `settings` of its spec.
+
+        It is what the Pod Security level "restricted" asks for.
+        """
         config = self.config
-        return {
+        spec = {
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": USER,
@@ -133,7 +137,14 @@ class Plan:
             **({"tolerations": config.gpu_tolerations} if config.gpu_tolerations else {}),
             **({"serviceAccountName": config.service_account} if config.service_account else {}),
             **({"imagePullSecrets": [{"name": config.image_pull_secret}]} if config.image_pull_secret else {}),
+            "containers": [{**container, "volumeMounts": self.mounts(), "securityContext": CONTAINER_SECURITY}],
+            **settings,
         }
+        return {"metadata": {"labels": self.labels, "annotations": dict(config.annotations)}, "spec": spec}
+
+    def deadline(self) -> Object:
+        """The operator's own limit, where there is one: a little later than the launcher's, which says more."""
+        return {"activeDeadlineSeconds": self.config.deadline + LATER_SECONDS} if self.config.deadline else {}
 
 
 CONTAINER_SECURITY: Object = {
@@ -141,7 +152,6 @@ CONTAINER_SECURITY: Object = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-"""With `pod_settings` this is what the Pod Security level "restricted" asks for."""
 
 
 def label_value(text: str) -> str:
