@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from drrho_clip.errors import ConfigError, LaunchError
 from drrho_clip.observe.logs import LEVEL
 from drrho_clip.training.config import TrainConfig
-from drrho_clip.training.launch import MODULE, cpu_environment
+from drrho_clip.training.launch import MODULE, TORCHRUN, cpu_environment
 from drrho_components.kube import Object
 from drrho_components.launch.config import JobConfig, quantity
 from drrho_components.steps import SECRET_KEYS
@@ -73,7 +73,16 @@ class Plan:
     def arguments(self) -> list[str]:
         """The command of every pod: the operator says in PET_* what torchrun has to know of the others."""
         own = ["--failure-file", FAILURE_FILE, "--launcher-timeout", str(self.config.launcher_timeout)]
-        return ["torchrun", "-m", "--", MODULE, *self.command, *own]  # without -- our --run would be its --run-path
+        return [
+            "python3",
+            "-m",
+            TORCHRUN,
+            "-m",
+            "--",
+            MODULE,
+            *self.command,
+            *own,
+        ]  # without -- our --run would be its --run-path
 
     def env(self) -> list[Object]:
         """Environment of the container: no value that is secret, only where it is."""
