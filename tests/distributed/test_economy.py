@@ -11,7 +11,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.functional import normalize
 
+from drrho_clip.data.loader import Batch
 from drrho_clip.method import METHODS
+from drrho_clip.training.variances import Variances
 
 WORLD_SIZE, SAMPLES, DIMENSION, REFERENCE_DIMENSION = 2, 16, 64, 32  # samples of one process
 
@@ -46,6 +48,10 @@ def worker(rank: int, folder: str) -> None:
         objective = config().build(samples=SAMPLES * WORLD_SIZE, epochs=1)
         objective(features, reference, index, valid, 0).loss.backward()
         out[method] = list(sent)
+    sent.clear()
+    batch = Batch(torch.empty(0), torch.empty(0), index, valid, torch.stack(reference, 1))
+    Variances(steps=1).measure(1, features, batch)
+    out["variances"] = list(sent)
     if rank == 0:
         torch.save(out, f"{folder}/sent.pt")
     dist.destroy_process_group()
@@ -68,6 +74,16 @@ def test_features_are_gathered_once_and_no_gradient_is_reduced(sent, method):
         expected.append(("all_gather_into_tensor", SAMPLES * 2 * REFERENCE_DIMENSION, 2))  # as they are stored: float16
     assert sorted(large) == sorted(expected)
     scalars = [entry for entry in sent[method] if entry not in large]
-    assert all(name == "all_gather_into_tensor" or elements <= 2 for name, elements, _ in scalars)
+    assert all(name == "all_gather_into_tensor" or elements <= 4 for name, elements, _ in scalars)
     assert sum(elements * size for _, elements, size in scalars) <= 48 * SAMPLES
     assert len(scalars) <= (6 if config.distillation_weight else 4)
+
+
+def test_variances_gather_features_once_and_three_numbers_a_side(sent):
+    assert sent["variances"] == [
+        ("all_gather_into_tensor", SAMPLES * 2 * DIMENSION, 4),
+        ("all_gather_into_tensor", SAMPLES * 2 * REFERENCE_DIMENSION, 2),
+        ("all_gather_into_tensor", SAMPLES, 1),  # which could be read
+        ("all_gather_into_tensor", 6, 8),
+        ("all_gather_into_tensor", 6, 8),
+    ]

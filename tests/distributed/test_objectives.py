@@ -12,7 +12,8 @@ import torch.multiprocessing as mp
 from torch.nn.functional import normalize
 
 from drrho_clip import distributed
-from drrho_clip.method import METHODS
+from drrho_clip.method import METHODS, global_contrastive_loss
+from drrho_clip.method.contrastive import GlobalBatch
 from drrho_clip.method.objective import SelectedContrastive
 from drrho_clip.method.variance import pairwise_moments
 from drrho_clip.method.weights import SampleWeights
@@ -45,7 +46,11 @@ def run_steps(rank: int, world_size: int, folder: str) -> dict[str, torch.Tensor
             for name, value in (("image", features[0].grad), ("text", features[1].grad)):
                 out[f"{method}/{step}/{name}"] = value / world_size  # DDP takes the mean of parameter gradients over ranks
             out[f"{method}/{step}/value"] = result.value[None]
-            out[f"{method}/{step}/variance"] = pairwise_moments(features, valid).variance[None]
+            out[f"{method}/{step}/loss"] = result.loss.detach()[None]
+            out[f"{method}/{step}/effective size"] = result.effective_size[None]
+            batch = GlobalBatch(features, tuple(reference), valid)
+            for steered in (False, True):
+                out[f"{method}/{step}/moments, {steered}"] = torch.stack(pairwise_moments(batch, steered=steered))[None]
         out[f"{method}/temperature"] = torch.zeros(1) if objective.log_scale.grad is None else objective.log_scale.grad[None]
         if isinstance(objective, SelectedContrastive):
             generator = torch.Generator().manual_seed(0)
@@ -55,6 +60,24 @@ def run_steps(rank: int, world_size: int, folder: str) -> dict[str, torch.Tensor
         out[f"{method}/u"] = torch.zeros(1) if rows is None else rows.read_rows(0, SAMPLES).nan_to_num(-9.0)[None]
         distributed.barrier()  # one process writes what is shared
         out |= {f"{method}/weights/{home}": weights.rows.read_rows(0, SAMPLES)[None] for home, weights in records.items()}
+    return out | pure_function(mine, world_size)
+
+
+def pure_function(mine: slice, world_size: int) -> dict[str, torch.Tensor]:
+    """The same of the function for trainers of one's own, on two visits, with and without a reference."""
+    out = {}
+    for steered in (False, True):
+        log_u = torch.full((BATCH, 2), torch.nan, dtype=torch.float64)[mine]
+        for step in range(2):
+            image, text, *reference = (side[mine].clone() for side in features_of(step))
+            tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+            features = (image.requires_grad_(), text.requires_grad_())
+            steering = tuple(reference) if steered else None
+            loss, log_u = global_contrastive_loss(features, steering, log_u, temperature=tau, gamma=0.6, eps=1e-3, rho=2.0)
+            loss.backward()
+            name = f"function, {steered}/{step}"
+            out |= {f"{name}/image": image.grad / world_size, f"{name}/text": text.grad / world_size, f"{name}/u": log_u}
+            out |= {f"{name}/loss": loss.detach()[None], f"{name}/temperature": tau.grad[None]}
     return out
 
 

@@ -59,6 +59,8 @@ def test_the_temperature_is_the_one_of_the_rule():
     assert found.eps == pytest.approx(math.exp(-sigma / found.temperature), rel=1e-5)
     rows = negative_similarities((features[:, 0], features[:, 1]))
     assert found.effective_negatives == pytest.approx(effective_negatives(rows, found.temperature), rel=1e-6)
+    given = recommend(features, 256, temperature=0.5)
+    assert (given.temperature, given.eps) == (0.5, pytest.approx(math.exp(-sigma / 0.5), rel=1e-5))
     assert recommend(features.flip(1), 256).temperature == pytest.approx(found.temperature, rel=1e-5)
 
 
@@ -82,7 +84,9 @@ def test_more_negatives_take_a_lower_temperature():
 
 def test_a_reference_that_tells_nothing_apart_gets_a_temperature_that_can_be_used():
     constant = torch.nn.functional.normalize(torch.ones(64, 2, 8), dim=2)
-    assert recommend(constant, 32)[:2] == (0.002, 1.0)
+    found = recommend(constant, 32)
+    assert found[:2] == (0.002, 1.0)
+    assert ", kept within 0.002 .. 1.0: " in found.why("temperature", 32)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1])

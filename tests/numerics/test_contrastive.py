@@ -1,5 +1,6 @@
 """The objectives against naive float64 formulas, the paper's own numbers, and what theory says of special cases."""
 
+import inspect
 import math
 from pathlib import Path
 
@@ -56,6 +57,26 @@ def test_the_global_loss_is_the_naive_double_loop(steered, gamma):
     torch.testing.assert_close(new, expected_u)
     for ours, naive in zip((*features, taus[0]), (*naive_features, taus[1]), strict=True):
         torch.testing.assert_close(ours.grad, naive.grad)
+
+
+def test_the_signature_is_the_one_that_was_promised():
+    signature = inspect.signature(global_contrastive_loss)
+    kinds = [(p.name, p.kind.name, p.default) for p in signature.parameters.values()]
+    positional, named = "POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"
+    required = inspect.Parameter.empty
+    assert kinds[:3] == [(name, positional, required) for name in ("features", "reference", "log_u")]
+    assert kinds[3:] == [*((name, named, required) for name in ("temperature", "gamma", "eps")), ("rho", named, 0.0)]
+
+
+def test_a_temperature_may_be_a_float_and_is_then_as_exact_as_the_features():
+    features, log_u = pair(6, 4, 7), torch.full((6, 2), NAN, dtype=torch.float64)
+    given = [0.3, torch.tensor(0.3, dtype=torch.float64)]
+    losses = [global_contrastive_loss(features, None, log_u, temperature=tau, gamma=0.5, eps=1e-3, rho=2.0) for tau in given]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-14, atol=0)
+    assert not losses[0][1].requires_grad
+    single = tuple(side.detach().float() for side in features)
+    loss, new = global_contrastive_loss(single, None, log_u.float(), temperature=0.3, gamma=0.5, eps=1e-3, rho=2.0)
+    assert loss.dtype == new.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -140,6 +161,7 @@ def test_a_masked_sample_is_as_if_it_was_not_there(method):
     masked.loss.backward()
     small.loss.backward()
     torch.testing.assert_close(masked.value, small.value)
+    torch.testing.assert_close(masked.effective_size, small.effective_size)
     for ours, theirs in zip(whole, part, strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
         assert not ours.grad[~valid].any()
@@ -164,25 +186,45 @@ def test_a_reference_equal_to_the_target_gives_uniform_weights():
     torch.testing.assert_close(log_u, torch.full_like(log_u, math.log(5 / 6)))
 
 
-def at_unit_norm(image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A dimension more for each side, that the other has not: inner products stay."""
-    rest = [(1 - side.square().sum(1, keepdim=True)).sqrt() for side in (image, text)]
-    none = torch.zeros_like(rest[0])
-    return torch.cat([image, rest[0], none], 1), torch.cat([text, none, rest[1]], 1)
+def easier_pair(reference, anchor, shift):
+    """The reference with l_ref(anchor, j) raised by `shift` for all j, on both sides: a dimension of its own for each sample."""
+    sides = [torch.cat([side / 2, torch.zeros(len(side), len(side) + 2, dtype=side.dtype)], 1) for side in reference]
+    own = reference[0].shape[1] + anchor
+    sides[0][anchor, own], sides[1][anchor, own] = -math.sqrt(shift), math.sqrt(shift)
+    for number, side in enumerate(sides):
+        side[:, -1 - number] = (1 - side.square().sum(1)).sqrt()  # to unit norm, where the other side has nothing
+    return tuple(sides)
 
 
-@pytest.mark.parametrize(("eps", "same"), [(0.0, True), (0.1, False)])
-def test_a_reference_changes_how_much_an_anchor_counts_only_with_eps(eps, same):
-    config = METHODS["drrho"](temperature=0.3, eps=max(eps, 1e-30))
-    features = pair(6, 4, 8)
-    image, text = (side.detach() / 2 for side in pair(6, 3, 9))
-    weights = []
-    for moved in (0, 0.5 * image.mean(0)):  # adds <image i, moved> to all similarities of image anchor i
-        reference = at_unit_norm(image, text + moved)
-        objective = config.build(samples=6, epochs=1).double()
-        weights.append(objective(features, reference, torch.arange(6), torch.ones(6, dtype=torch.bool), 0).weights)
-    unchanged = torch.allclose(weights[0], weights[1], rtol=1e-6)
-    assert unchanged is same
+@pytest.mark.parametrize("eps", [0.0, 0.2])
+def test_shifting_the_reference_losses_of_an_anchor_changes_how_much_it_counts_only_with_eps(eps):
+    n, tau, anchor, shift = 6, 0.3, 2, 0.5
+    plain = tuple(side.detach() for side in pair(n, 3, 9))
+    outcomes = []
+    for c in (0.0, shift):
+        features, reference = pair(n, 4, 8), easier_pair(plain, anchor, c)
+        gradient, log_u = steered_gradient(features, reference, eps=eps)
+        objective = METHODS["drrho"](temperature=tau, eps=eps).build(samples=n, epochs=1).double()
+        result = objective(features, reference, torch.arange(n), torch.ones(n, dtype=torch.bool), 0)
+        u = log_u.exp() - eps
+        # each anchor's own gradient, as if eps were 0, times the share that the formula leaves it
+        similarity = features[0] @ features[1].T - reference[0] @ reference[1].T
+        others = ~torch.eye(n, dtype=torch.bool)
+        total = torch.zeros((), dtype=torch.float64)
+        for side, s in enumerate((similarity, similarity.T)):
+            shifted = (s - s.diagonal()[:, None])[others].view(n, n - 1)
+            total = total + ((u / (u + eps))[:, side] * tau * (shifted / tau).logsumexp(1)).mean()
+        for ours, expected in zip(gradient, torch.autograd.grad(total, features), strict=True):
+            torch.testing.assert_close(ours * (n - 1) / n, expected)
+        torch.testing.assert_close(result.weights, u / (u + eps), rtol=1e-6, atol=1e-9)
+        outcomes.append((gradient, log_u, u))
+    (before, log_u, u), (after, new_log_u, new_u) = outcomes
+    expected = u.clone()
+    expected[anchor] *= math.exp(-shift / tau)
+    torch.testing.assert_close(new_u, expected)
+    assert not torch.allclose(new_log_u[anchor], log_u[anchor], atol=0.1)  # its value
+    same = all(torch.allclose(one, two, rtol=1e-9, atol=1e-12) for one, two in zip(before, after, strict=True))
+    assert same is (eps == 0)
 
 
 @pytest.mark.parametrize(("method", "floor", "count"), [("drrho", 0.2, 6), ("fastclip", 1e-14, 6), ("openclip", 1.0, 1)])

@@ -12,7 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from drrho_clip.errors import DataError
 from drrho_clip.method import METHODS, global_contrastive_loss
 from drrho_clip.method import contrastive as contrastive_module
+from drrho_clip.method.contrastive import GlobalBatch
 from drrho_clip.method.objective import Objective
+from drrho_clip.method.variance import pairwise_moments
 
 N = 7
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -131,6 +133,7 @@ def test_no_tensor_is_larger_than_a_chunk_whatever_the_batch(method, monkeypatch
         with LargestTensor() as seen:
             result = objective((image, text), reference, torch.arange(n), torch.ones(n, dtype=torch.bool), 0)
             result.loss.backward()
+            pairwise_moments(GlobalBatch((image, text), reference, torch.ones(n, dtype=torch.bool)), steered=True)
         assert n * 4 <= seen.elements <= 4096 < n * n
 
 
@@ -144,6 +147,7 @@ def test_a_sample_that_could_not_be_read_takes_no_part(method):
     changed = (other[0].requires_grad_(), other[1].requires_grad_())
     _, again = run(method, changed, reference, valid, temperature=0.3)
     torch.testing.assert_close(again.value, result.value)
+    torch.testing.assert_close(again.effective_size, result.effective_size)
     for one, two in zip(features, changed, strict=True):
         assert one.grad[2].abs().max() == 0
         torch.testing.assert_close(one.grad, two.grad)
@@ -161,12 +165,29 @@ def test_gamma_is_constant_where_that_is_asked_for():
         ({"gamma": 0.0}, "gamma"),
         ({"gamma": 1.5}, "gamma"),
         ({"temperature": 0.0}, "temperature must be positive"),
+        ({"temperature": -0.1}, "temperature must be positive"),
         ({"temperature": math.nan}, "temperature must be positive"),
+        ({"temperature": math.inf}, "temperature must be positive"),
+        ({"temperature": torch.tensor([0.1])}, r"temperature must be one number, got \[1\]"),
         ({"eps": -1e-3}, "eps"),
+        ({"rho": -1.0}, "radius rho must be at least 0, got -1.0"),
+        ({"rho": math.nan}, "radius rho must be at least 0"),
         ({"log_u": torch.zeros(N)}, r"log_u is \[7\]"),
+        ({"log_u": torch.zeros(N, 2, dtype=torch.long)}, r"log_u is \[7, 2\] torch.int64"),
+        ({"features": (pair(5, 0)[0], pair(5, 0, n=4)[1])}, r"the features are \[7, 5\] and \[4, 5\]"),
+        ({"features": (pair(5, 0)[0], pair(5, 0)[1].float())}, "the features are torch.float64 and torch.float32"),
         ({"reference": fixed(pair(3, 1, n=4))}, r"the reference are \[4, 3\]"),
         ({"reference": (torch.ones(N, 3, dtype=torch.long),) * 2}, "torch.int64"),
-        ({"features": (torch.ones(N, 5), torch.ones(N, 5))}, "unit norm, got 2.24"),
+        (
+            {"reference": (pair(3, 1)[0].detach().half(), pair(3, 1)[1].detach())},
+            "the reference are torch.float16 and torch.float64",
+        ),
+        ({"reference": (torch.full((N, 3), math.nan),) * 2}, "the reference must have unit norm"),
+        ({"features": (torch.ones(N, 5), torch.ones(N, 5))}, r"unit norm, got \[\[?2.23"),
+        (
+            {"features": pair(5, 0, n=1), "reference": fixed(pair(3, 1, n=1)), "log_u": torch.zeros(1, 2)},
+            "a batch of one sample has no negatives",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_the_function(changed, message):
@@ -192,3 +213,40 @@ def test_what_cannot_be_meant_is_refused_by_the_objective(method, change, messag
     objective = METHODS[method]().build(N, epochs=1).double()
     with pytest.raises(DataError, match=message):
         objective(given["features"], given["reference"], given["index"], torch.ones(N, dtype=torch.bool), 0)
+
+
+@pytest.mark.parametrize("home", ["device", "shared"])
+def test_an_index_that_is_out_of_range_later_on_is_refused_too(home, tmp_path):
+    objective = METHODS["fastclip"](u_home=home, u_path=str(tmp_path)).build(N, epochs=1).double()
+    valid = torch.ones(N, dtype=torch.bool)
+    objective(pair(5, 0), None, torch.arange(N), valid, 0)
+    for wrong in (torch.arange(N) - 1, torch.arange(N) + 1):
+        with pytest.raises(DataError, match=rf"Samples {int(wrong[0])} .. {int(wrong[-1])} of a dataset of 7"):
+            objective(pair(5, 0), None, wrong, valid, 0)
+
+
+def value_of(method: str, features: Pair, reference: Pair) -> torch.Tensor:
+    config = METHODS[method](temperature=0.3, **({"rho": 0.0} if method == "fastclip" else {}))
+    objective = config.build(samples=N, epochs=1, reference_temperature=0.1).double()
+    return objective(features, reference, torch.arange(N), torch.ones(N, dtype=torch.bool), 0).value
+
+
+@pytest.mark.parametrize("method", ["openclip", "fastclip", "drrho", "drrho_cvar", "distillation"])
+def test_the_gradient_is_that_of_finite_differences_of_the_objective(method):
+    """On a first visit u is the batch's own. The paper's code divides by n in u and by n - 1 in the gradient."""
+    features, reference = pair(3, 0), fixed(pair(3, 1))
+    _, result = run(method, features, reference, temperature=0.3)
+    factor = (N - 1) / N if method in ("fastclip", "drrho") else 1.0
+    step = 1e-6
+    for side in range(2):
+        differences = torch.empty(N, 3, dtype=torch.float64)
+        for place in range(differences.numel()):
+            values = []
+            for sign in (1, -1):
+                moved = fixed(features)
+                moved[side].view(-1)[place] += sign * step  # the norm, which is checked roughly, changes by as little
+                values.append(value_of(method, moved, reference))
+                moved[side].view(-1)[place] -= sign * step
+            differences.view(-1)[place] = (values[0] - values[1]) / (2 * step)
+        torch.testing.assert_close(features[side].grad * factor, differences, rtol=1e-6, atol=1e-8)
+    assert result.value == value_of(method, fixed(features), reference) or method == "fastclip"  # whose radius adds a constant

@@ -69,6 +69,20 @@ def test_cvar_is_what_a_convex_solver_finds(losses, alpha):
     assert result.weights.max().item() <= 1 / (alpha * len(losses)) + 1e-9
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(losses=LOSSES, temperature=st.sampled_from([0.1, 0.5, 2.0, 30.0]))
+def test_kl_with_a_fixed_temperature_is_what_a_convex_solver_finds(losses, temperature):
+    """The same ball as a price: max over p of sum p_i r_i - temperature * KL(p, 1/n)."""
+    result = kl_fixed(torch.tensor(losses, dtype=torch.float64), temperature=temperature)
+    n = len(losses)
+    p = cvxpy.Variable(n, nonneg=True)
+    divergence = cvxpy.sum(cvxpy.rel_entr(p, np.full(n, 1 / n)))
+    problem = cvxpy.Problem(cvxpy.Maximize(np.array(losses) @ p - temperature * divergence), [cvxpy.sum(p) == 1])
+    problem.solve(solver=cvxpy.CLARABEL)
+    assert result.value.item() == pytest.approx(float(problem.value), abs=1e-5)
+    np.testing.assert_allclose(result.weights.numpy(), p.value, atol=2e-3)  # the solver's own accuracy in p
+
+
 RISKS: dict[str, Callable[..., Risk]] = {
     "cvar": partial(cvar, k=2.5),
     "kl": partial(kl, radius=1.0),

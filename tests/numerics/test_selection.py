@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pytest
 import torch
 from torch.nn.functional import normalize, softplus
 
+from drrho_clip.errors import DataError
+from drrho_clip.method import METHODS
+from drrho_clip.method.objective import SelectedContrastive
 from drrho_clip.method.selection import Scored, jest, rho_top_k
 
 S = 12
@@ -88,3 +92,20 @@ def test_a_choice_has_no_sample_twice_and_none_that_could_not_be_read(drawn):
     assert found == sorted(set(found))
     assert len(found) == 6
     assert all(valid[found])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_rows_taken_a_few_at_a_time_choose_the_same(rows, monkeypatch):
+    learner, reference = scored(8), scored(9)
+    whole = (rho_top_k(learner, reference, ALL, 6), jest(learner, reference, ALL, 6, chunks=2, generator=None))
+    monkeypatch.setattr("drrho_clip.method.selection.CHUNK_ELEMENTS", rows * S)
+    parts = (rho_top_k(learner, reference, ALL, 6), jest(learner, reference, ALL, 6, chunks=2, generator=None))
+    assert [part.tolist() for part in parts] == [part.tolist() for part in whole]
+
+
+@pytest.mark.parametrize("method", ["rho_topk", "jest", "jest_topk"])
+def test_a_super_batch_that_is_smaller_than_the_batch_is_refused(method):
+    objective = cast(SelectedContrastive, METHODS[method]().build(samples=S, epochs=1).double())
+    features, reference = scored(0).features, scored(1).features
+    with pytest.raises(DataError, match=rf"A batch of {S + 1} cannot be chosen from {S} samples.*larger super-batch"):
+        objective.select(features, reference, torch.arange(S), ALL, size=S + 1, generator=torch.Generator())

@@ -51,6 +51,14 @@ def test_variances_are_the_mean_of_both_sides_over_the_last_tenth():
     assert values["variance_rho"] == Measured(0.5)
 
 
+def test_the_variances_of_a_finished_run_are_those_that_its_training_merged():
+    records = ({"step": 1, "pairwise_loss_variance.image.target": 9.0, "pairwise_loss_variance.text.target": 9.0},)
+    final = {"pairwise_loss_variance.image.target": 1.0, "pairwise_loss_variance.text.target": 2.0}
+    values = comparison_table(results(RunResult("a", summary={"final": final}, metrics=Metrics(records))))[0].values
+    assert values["variance_target"] == Measured(1.5)
+    assert "variance_rho" not in values
+
+
 def test_what_training_has_not_written_is_no_cell():
     row = comparison_table(results(RunResult("a", summary={"samples_seen": 10, "samples_per_second": None})))[0]
     assert row.values == {"samples_seen": Measured(10.0)}

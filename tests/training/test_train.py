@@ -3,14 +3,17 @@
 import io
 import json
 import math
+import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import structlog
 
 from drrho_clip.data.features import FeatureReader
 from drrho_clip.data.images import BadImage, decode_image
@@ -18,7 +21,7 @@ from drrho_clip.data.manifest import load_manifest
 from drrho_clip.data.order import SampleOrder
 from drrho_clip.data.reader import SampleReader
 from drrho_clip.data.reference_manifest import load_reference_manifest
-from drrho_clip.errors import ConfigError, DrrhoError
+from drrho_clip.errors import ConfigError, DrrhoError, TrainingError
 from drrho_clip.method import METHODS
 from drrho_clip.method.advice import recommend
 from drrho_clip.models import load_model
@@ -114,10 +117,43 @@ def test_automatic_settings_are_read_off_the_reference_and_recorded(scenes_store
     assert train(asked, scenes_store, launch=never) == done  # what was chosen is kept
 
 
+def chosen(config: TrainConfig, store) -> tuple[dict[str, Any], TrainConfig]:
+    """The line `settings_chosen` of the log, and the settings that training was then started with."""
+
+    def started(_arguments: list[str]) -> None:
+        raise TrainingError("that is enough")
+
+    with structlog.testing.capture_logs() as lines, pytest.raises(TrainingError, match="enough"):
+        train(config, store, launch=started)
+    (line,) = (line for line in lines if line["event"] == "settings_chosen")
+    return line, read_config(config.run, store)
+
+
+def test_the_log_says_which_settings_were_chosen_and_why(scenes_store):
+    line, used = chosen(settings(temperature="auto", eps="auto"), scenes_store)
+    assert (line["run"], line["temperature"], line["eps"], line["kept"]) == ("run", used.temperature, used.eps, [])
+    assert (line["reference"], line["pairs"]) == ("ref", 361)
+    of_temperature, of_eps = line["why"]
+    spread = used.temperature * math.sqrt(2 * math.log(32)) / 1.25
+    found = re.fullmatch(r"temperature (\S+) = 1\.25 x (\S+) / sqrt\(2 ln 32\): \2 is the spread of .*", of_temperature)
+    assert found, of_temperature
+    assert (float(found[1]), float(found[2])) == (used.temperature, pytest.approx(spread, rel=1e-2))
+    assert of_eps.startswith(f"eps {used.eps:.3g} = exp(-{found[2]} / {found[1]}): a pair is down to half")
+
+
+def test_what_was_set_is_kept_and_not_said_to_be_chosen(scenes_store):
+    line, used = chosen(settings(temperature=0.2, eps="auto"), scenes_store)
+    assert (used.temperature, used.eps) == (0.2, line["eps"])
+    assert "temperature" not in line
+    assert line["why"][0].partition(":")[0].endswith(" / 0.2)")  # eps belongs to the temperature that is used
+    assert len(line["why"]) == 1
+
+
 def test_automatic_eps_belongs_to_steered_losses(scenes_store):
-    train(settings(method="fastclip", temperature="auto", eps="auto", samples=32 * 3), scenes_store, launch=in_process)
-    used = read_config("run", scenes_store)
+    line, used = chosen(settings(method="fastclip", temperature="auto", eps="auto"), scenes_store)
     assert (used.temperature > 0, used.eps, used.objective().eps) == (True, -1.0, 1e-14)
+    assert "eps" not in line
+    assert line["kept"] == ["eps"]
 
 
 def test_automatic_settings_need_a_reference():

@@ -43,18 +43,32 @@ class Recommendation(NamedTuple):
     dropped: float
     """Share of the pairs that would keep less than half of their weight in a model that has learnt every pair by heart."""
 
+    def why(self, name: str, batch_size: int) -> str:
+        """One sentence on how `temperature` or `eps` was found."""
+        spread, temperature = f"{self.spread:.3g}", f"{self.temperature:.3g}"
+        if name == "eps":
+            half = "a pair is down to half of its weight where the model is ahead of the reference by that spread"
+            return f"eps {self.eps:.3g} = exp(-{spread} / {temperature}): {half}"
+        bounds = f", kept within {TEMPERATURES[0]} .. {TEMPERATURES[1]}" if self.temperature in TEMPERATURES else ""
+        rule = f"temperature {temperature} = {MARGIN} x {spread} / sqrt(2 ln {batch_size}){bounds}"
+        return (
+            f"{rule}: {spread} is the spread of the reference's similarities among an anchor's negatives, none of which may rule"
+        )
+
 
 @torch.no_grad()
-def recommend(reference: Tensor, batch_size: int) -> Recommendation:
+def recommend(reference: Tensor, batch_size: int, *, temperature: float | None = None) -> Recommendation:
     """Temperature and eps for a batch of `batch_size`, from features [n, 2, dim] (image, text; unit norm) of random pairs.
 
-    Where n is less than `batch_size`, the effective number is that of n pairs. DataError: fewer than 16 pairs.
+    A `temperature` that is given stays, and eps belongs to it. Where n is less than `batch_size`, the effective number is that of
+    n pairs. DataError: fewer than 16 pairs.
     """
     if len(reference) < 16:
         raise DataError(f"{len(reference)} pairs are too few to choose a temperature by", fix="Set temperature and eps.")
     reference = full_precision(reference)
     spread = _spread(negative_similarities((reference[:, 0], reference[:, 1])))
-    temperature = min(max(MARGIN * spread / math.sqrt(2 * math.log(batch_size)), TEMPERATURES[0]), TEMPERATURES[1])
+    if temperature is None:
+        temperature = min(max(MARGIN * spread / math.sqrt(2 * math.log(batch_size)), TEMPERATURES[0]), TEMPERATURES[1])
     batch = reference[:batch_size]
     rows = negative_similarities((batch[:, 0], batch[:, 1]))
     own = (reference[:, 0] * reference[:, 1]).sum(1)

@@ -161,7 +161,7 @@ class Contrast(NamedTuple):
     mean_normaliser: Tensor  # [2] over all valid anchors
     mean_difference: Tensor  # [2] over all valid anchors, of sum_{j != i} weight(i, j) * (s(i, j) - s(i, i))
     difference: Tensor  # [b, 2] the sum of weight(i, j) * (s(i, j) - s(i, i)) of this rank's anchors
-    effective_size: Tensor  # [b, 2] 1 / sum of squared normalised weights: the effective number of negatives
+    mean_effective_size: Tensor  # [2] over all valid anchors, of 1 / sum of squared normalised weights: negatives that count
     gradient: Pair  # of sum(mean_difference) by this rank's features, weights held constant; times the world size, for DDP's mean
 
 
@@ -202,14 +202,16 @@ def contrast(batch: GlobalBatch, temperature: Tensor | float, rule: Rule, *, ste
         sums.append([torch.cat(part) for part in zip(*parts, strict=True)])
     weight, squares, differences = (torch.stack([sums[0][i], sums[1][i]], 1) for i in range(3))
     total = weight.sum(1, keepdim=True)
+    effective = weight.square() / squares.clamp_min(1e-30)
+    mean_difference, mean_effective_size = distributed.sum_over_ranks(torch.stack([differences, effective]).sum(1)) / batch.count
     image, text = ((sums[k][3] - total * batch.everything[1 - k][batch.mine]) * batch.share for k in range(2))
     return Contrast(
         normaliser,
         all_normalisers,
         all_normalisers.masked_fill(~batch.valid[:, None], 0).sum(0) / batch.count,
-        distributed.sum_over_ranks(differences.sum(0)) / batch.count,
+        mean_difference,
         differences,
-        weight.square() / squares.clamp_min(1e-30),
+        mean_effective_size,
         (image, text),
     )
 

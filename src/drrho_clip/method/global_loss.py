@@ -62,35 +62,47 @@ def global_contrastive_loss(
     features, reference: (image [n, d], text [n, d]), unit norm; reference may be None. log_u: [n, 2], the moving averages of
     these samples (image side, text side), NaN = never seen. temperature: a float or a 0-d tensor, which then gets its gradient
     too (including the radius term rho * temperature). Returns (loss, new log_u [n, 2], detached). DataError for what cannot be
-    meant: shapes that do not fit, features that are not unit norm, gamma outside (0, 1], temperature <= 0, eps < 0.
+    meant: shapes or types that do not fit, features that are not unit norm, a batch without negatives, gamma outside (0, 1],
+    temperature <= 0, eps < 0, rho < 0.
 
     In a process group each rank passes its own samples; the gradients are scaled so that their mean over ranks, as DDP takes it,
     is the gradient of the global batch.
     The value of the loss is made for its gradient; the objective's own value is temperature * mean(log_u.sum(1)).
     """
-    tau = temperature if isinstance(temperature, Tensor) else torch.tensor(float(temperature), device=features[0].device)
+    dtype = full_precision(features[0]).dtype
+    tau = (
+        temperature
+        if isinstance(temperature, Tensor)
+        else torch.tensor(float(temperature), dtype=dtype, device=features[0].device)
+    )
+    _refuse(tau.ndim > 0, f"the temperature must be one number, got {list(tau.shape)}")
+    _refuse(not 0 < tau.detach().item() < math.inf, f"the temperature must be positive, got {tau.detach().item()}")
     _refuse(not 0 < gamma <= 1, f"gamma must lie in (0, 1], got {gamma}")
-    _refuse(not tau.detach().item() > 0, f"the temperature must be positive, got {tau.detach().item()}")
-    _refuse(not eps >= 0, f"eps must be at least 0, got {eps}")
-    _refuse(log_u.shape != (len(features[0]), 2), f"log_u is {list(log_u.shape)}, expected [{len(features[0])}, 2]")
+    _refuse(not 0 <= eps < math.inf, f"eps must be at least 0, got {eps}")
+    _refuse(not 0 <= rho < math.inf, f"the radius rho must be at least 0, got {rho}")
     check_features(features, reference)
+    fits = log_u.shape == (len(features[0]), 2) and log_u.is_floating_point()
+    _refuse(not fits, f"log_u is {list(log_u.shape)} {log_u.dtype}, expected [{len(features[0])}, 2] of floating point")
     valid = torch.ones(len(log_u), dtype=torch.bool, device=features[0].device)
     batch = GlobalBatch(features, reference, valid)
+    _refuse(len(batch.valid) < 2, "a batch of one sample has no negatives")
     sums = contrast(batch, full_precision(tau.detach()), with_u(log_u, gamma=gamma, eps=eps), steered=reference is not None)
     return global_loss(sums, features, tau, negatives=batch.count - 1, rho=rho), sums.normaliser
 
 
 def check_features(features: Pair, reference: Pair | None) -> None:
-    """Refuse pairs whose shapes do not fit each other, and features that are not unit norm (the first ones are looked at)."""
+    """Refuse pairs whose shapes or types do not fit each other, and features that are not unit norm (the first are looked at)."""
     for what, pair in (("features", features), ("reference", reference)):
         if pair is None:
             continue
         shapes = [list(side.shape) for side in pair]
         fits = shapes[0] == shapes[1] and len(shapes[0]) == 2 and shapes[0][0] == len(features[0])
         _refuse(not fits, f"the {what} are {shapes[0]} and {shapes[1]}, expected twice [{len(features[0])}, d]")
-        _refuse(not all(side.is_floating_point() for side in pair), f"the {what} are {pair[0].dtype} and {pair[1].dtype}")
+        types = [side.dtype for side in pair]
+        same = types[0] == types[1] and types[0].is_floating_point
+        _refuse(not same, f"the {what} are {types[0]} and {types[1]}, expected twice the same floating point")
         norm = torch.stack([side[:1].detach().float().norm() for side in pair])
-        _refuse(bool((norm - 1).abs().max() > 0.01), f"the {what} must have unit norm, got {norm.max().item():.3g}")
+        _refuse(not bool(((norm - 1).abs() <= 0.01).all()), f"the {what} must have unit norm, got {norm.tolist()}")
 
 
 def _refuse(wrong: bool, what: str) -> None:

@@ -26,7 +26,7 @@ class ObjectiveResult(NamedTuple):
     parts: dict[str, Tensor]  # named parts of the value
     weights: Tensor  # [b, 2] the share of its gradient that each anchor keeps (image, text), from 0 to 1 = all of it
     losses: Tensor  # [b, 2] what each anchor adds to the value
-    effective_size: Tensor  # [2] mean effective number of negatives of the anchors of this rank
+    effective_size: Tensor  # [2] mean effective number of negatives of the valid anchors of the global batch
 
 
 class Objective(nn.Module):
@@ -115,9 +115,16 @@ class SelectedContrastive(BatchContrastive):
     def select(
         self, features: Pair, reference: Pair, index: Tensor, valid: Tensor, size: int, generator: torch.Generator
     ) -> Tensor:
-        """Return the dataset indices [size] to train on, the same on every rank; what is passed is this rank's super-batch."""
+        """Return the dataset indices [size] to train on, the same on every rank; what is passed is this rank's super-batch.
+
+        DataError: features that cannot be meant, a super-batch of all ranks with fewer than `size` samples.
+        """
         check_features(features, reference)
         batch = GlobalBatch(features, reference, valid)
+        if size > len(batch.valid):
+            raise DataError(
+                f"A batch of {size} cannot be chosen from {len(batch.valid)} samples", fix="Read a larger super-batch."
+            )
         assert batch.reference is not None
         assert isinstance(self.config, RhoTopKConfig)
         index, order = distributed.gather(index).sort()  # one order for any number of processes
@@ -171,8 +178,7 @@ class GlobalContrastive(Objective):
 
     def _check(self, features: Pair, reference: Pair | None, index: Tensor) -> None:
         super()._check(features, reference, index)
-        if not 0 <= int(index.min()) <= int(index.max()) < self.u.samples:
-            raise DataError(f"Samples {int(index.min())} .. {int(index.max())} of a dataset of {self.u.samples}")
+        self.u.check(index)
 
 
 class HardContrastive(Objective):
@@ -203,4 +209,4 @@ def _result(
     loss: Tensor, value: Tensor, parts: dict[str, Tensor], sums: Contrast, weights: Tensor, losses: Tensor
 ) -> ObjectiveResult:
     plain = {name: part.detach() for name, part in parts.items()}
-    return ObjectiveResult(loss, value.detach(), plain, weights, losses, sums.effective_size.mean(0))
+    return ObjectiveResult(loss, value.detach(), plain, weights, losses, sums.mean_effective_size)

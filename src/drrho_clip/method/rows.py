@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from drrho_clip import distributed
-from drrho_clip.errors import ConfigError
+from drrho_clip.errors import ConfigError, DataError
 
 NUMBER_BYTES = 4  # float32
 DEVICE_BYTES = 2**30  # largest state that `auto` keeps on the device
@@ -50,10 +50,20 @@ class Rows(nn.Module):
 
     @torch.no_grad()
     def get(self, index: Tensor) -> Tensor:
-        """Rows [n, width] of these samples, on the device of `index`."""
+        """Rows [n, width] of these samples, on the device of `index`; DataError where there is no such sample."""
+        if index.device.type == "cpu":  # elsewhere a look would wait for the device
+            self.check(index)
         if self.bits is None:
             return self.on_device[index]
         return self._decode(self.bits[index.cpu()]).to(index.device)
+
+    def check(self, index: Tensor) -> None:
+        """DataError unless all samples of `index` are there: a negative one would be taken for one from the end."""
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.samples:
+            raise DataError(
+                f"Samples {int(index.min())} .. {int(index.max())} of a dataset of {self.samples}",
+                fix="Build the objective for the dataset that the batches come from.",
+            )
 
     @torch.no_grad()
     def put(self, index: Tensor, value: Tensor) -> None:

@@ -37,7 +37,9 @@ class Scored(NamedTuple):
         """Contrastive loss [S] of every sample against the valid ones, mean of image and text side."""
         own = self.own_logits()
         sums = [
-            torch.cat([self.logits(side, rows).masked_fill_(~valid, -math.inf).logsumexp(1) for rows in _rows(len(own))])
+            torch.cat(
+                [self.logits(side, rows).masked_fill_(~valid, -math.inf).logsumexp(1) for rows in _rows(len(own), len(own))]
+            )
             for side in range(2)
         ]
         return (sums[0] + sums[1]) / 2 - own
@@ -77,8 +79,9 @@ def jest(
         new = scores.topk(count).indices
         chosen.append(new)
         for side in range(2):
-            pairs = learner.pair_losses(side, new) - reference.pair_losses(side, new)
-            learnability = learnability + pairs.sum(0)
+            for rows in _rows(len(valid), len(new)):
+                pairs = learner.pair_losses(side, new[rows]) - reference.pair_losses(side, new[rows])
+                learnability = learnability + pairs.sum(0)
         learnability = learnability.index_fill(0, new, -math.inf)
     return torch.cat(chosen).sort().values
 
@@ -89,7 +92,8 @@ def _chunk_sizes(size: int, chunks: int) -> list[int]:
     return [size * (i + 1) // chunks - size * i // chunks for i in range(chunks)]
 
 
-def _rows(samples: int) -> Iterator[slice]:
+def _rows(samples: int, rows: int) -> Iterator[slice]:
+    """Some of `rows` rows at a time, each of `samples` numbers."""
     size = max(1, CHUNK_ELEMENTS // samples)
-    for first in range(0, samples, size):
+    for first in range(0, rows, size):
         yield slice(first, first + size)

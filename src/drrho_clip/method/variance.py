@@ -6,13 +6,15 @@ theorem 1). Both are taken on the same off-diagonal pairs, l(i, j) = s(i, j) - s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from drrho_clip import distributed
-from drrho_clip.method.contrastive import Pair, full_precision
+from drrho_clip.method.contrastive import HIDDEN, GlobalBatch
 
 
 class Moments(NamedTuple):
@@ -24,53 +26,40 @@ class Moments(NamedTuple):
 
     @property
     def variance(self) -> Tensor:
-        """Population variance."""
-        return self.squares / self.pairs
+        """Population variance; 0 where there is no pair."""
+        return self.squares / self.pairs.clamp_min(1)
 
     def merge(self, other: Moments) -> Moments:
-        """Moments of both samples together."""
+        """Moments of both samples together; either may be empty."""
         count = self.pairs + other.pairs
         delta = other.mean - self.mean
-        weight = other.pairs / count
+        weight = other.pairs / count.clamp_min(1)
         return Moments(count, self.mean + delta * weight, self.squares + other.squares + delta**2 * self.pairs * weight)
 
 
 @torch.no_grad()
-def pairwise_moments(features: Pair, valid: Tensor) -> Moments:
-    """Moments [2] (image anchors, text anchors) of l(i, j) over all off-diagonal valid pairs of the global batch.
+def pairwise_moments(batch: GlobalBatch, *, steered: bool = False) -> Moments:
+    """Moments [2] (image anchors, text anchors) of l(i, j), or l - l_ref, over all off-diagonal valid pairs of the global batch.
 
-    features: (image [b, d], text [b, d]) of this rank, or what stands for them; pass `minus_reference` features for l - l_ref.
-    valid: [b] bool. Every rank gets the same result.
+    Every rank gets the same result. Differences are formed for some rows at a time, as those of the objectives.
     """
-    everything = distributed.gather(torch.stack([full_precision(side.detach()) for side in features], 1))
-    all_valid = distributed.gather(valid)
-    kept = everything[all_valid]
-    start = int(all_valid[: distributed.rank() * len(valid)].sum())
-    own = kept[start : start + int(valid.sum())]
-    diagonal = (own[:, 0] * own[:, 1]).sum(1, keepdim=True)
-    mask = torch.ones(len(own), len(kept), dtype=torch.bool, device=kept.device)
-    mask[torch.arange(len(own)), torch.arange(start, start + len(own))] = False
-    rows = [_moments((own[:, k] @ kept[:, 1 - k].T - diagonal)[mask]) for k in range(2)]
-    return _merge_ranks(torch.stack(rows))
+    own_pairs = batch.true_pairs(steered=steered)[batch.mine]
+    similarity = batch.steered if steered else batch.similarities
+
+    def of_chunks(side: int) -> Iterator[Moments]:
+        for rows in batch.chunks():
+            block = batch.hide(similarity(side, rows).sub_(own_pairs[rows, None]), rows)
+            yield _moments(block[batch.own_valid[rows]])
+
+    sides = [reduce(Moments.merge, of_chunks(side)) for side in range(2)]
+    own = torch.stack([torch.stack(moments) for moments in sides], 1)  # [3, 2]
+    return reduce(Moments.merge, (Moments(*rank.unbind()) for rank in distributed.gather(own[None])))
 
 
-def minus_reference(features: Pair, reference: Pair) -> Pair:
-    """Features whose inner products are those of the target minus those of the reference: [b, d + d_ref] each."""
-    (image, text), (image_ref, text_ref) = features, reference
-    return torch.cat([image, -image_ref.to(image)], 1), torch.cat([text, text_ref.to(text)], 1)
-
-
-def _moments(values: Tensor) -> Tensor:
-    values = values.double()
-    mean = values.mean() if len(values) else values.new_zeros(())
-    return torch.stack([values.new_tensor(len(values)), mean, (values - mean).square().sum()])
-
-
-def _merge_ranks(rows: Tensor) -> Moments:
-    """rows [2, 3] of every rank -> one Moments [2]; ranks without pairs are left out."""
-    merged: Moments | None = None
-    for part in distributed.gather(rows[None]):
-        moments = Moments(*part.unbind(1))
-        if bool((moments.pairs > 0).all()):
-            merged = moments if merged is None else merged.merge(moments)
-    return merged if merged is not None else Moments(*rows.unbind(1))
+def _moments(block: Tensor) -> Moments:
+    """0-d moments of what is not HIDDEN in a block."""
+    shown = block > HIDDEN / 2
+    values = block.double()
+    pairs = shown.sum().double()
+    mean = values.masked_fill(~shown, 0).sum() / pairs.clamp_min(1)
+    return Moments(pairs, mean, (values - mean).masked_fill_(~shown, 0).square().sum())

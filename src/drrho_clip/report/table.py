@@ -129,10 +129,19 @@ def render_table(rows: Sequence[Row]) -> str:
 def _run_row(run: RunResult) -> Row:
     values = _scores(run.evaluation) | _training(run.summary)
     for key, of in (("variance_target", "target"), ("variance_rho", "rho")):
-        mean = run.metrics.late_mean(f"pairwise_loss_variance.image.{of}", f"pairwise_loss_variance.text.{of}")
+        mean = _variance(run, of)
         if mean is not None:
             values[key] = Measured(mean)
     return Row(run.title, run.name, False, values)
+
+
+def _variance(run: RunResult, of: str) -> float | None:
+    """Mean of both sides; a finished run knows that of all pairs of its last steps together, others have their records."""
+    keys = [f"pairwise_loss_variance.{side}.{of}" for side in ("image", "text")]
+    final = run.summary.get("final") or {}
+    if all(is_number(final.get(key)) for key in keys):
+        return sum(float(final[key]) for key in keys) / len(keys)
+    return run.metrics.late_mean(*keys)
 
 
 def _reference_row(reference: ReferenceResult) -> Row:

@@ -18,7 +18,8 @@ from drrho_clip.data.order import Indices
 from drrho_clip.data.pairs import image_and_caption
 from drrho_clip.data.reader import SampleReader
 from drrho_clip.method.advice import effective_negatives, information, negative_similarities, recommend
-from drrho_clip.method.variance import minus_reference, pairwise_moments
+from drrho_clip.method.contrastive import GlobalBatch
+from drrho_clip.method.variance import pairwise_moments
 from drrho_clip.models import encode_pairs, load_model
 from drrho_clip.observe import get_logger, progress
 from drrho_clip.schema import Config
@@ -128,9 +129,9 @@ def _compare(name: str, reference: Tensor, known: float, pilot: Tensor, pilot_kn
     settings = recommend(reference, batch_size)
     own, steering = (pilot[:, 0], pilot[:, 1]), (reference[:, 0], reference[:, 1])
     everything = torch.ones(len(pilot), dtype=torch.bool)
-    variances = [
-        float(pairwise_moments(pair, everything).variance.mean()) for pair in (own, steering, minus_reference(own, steering))
-    ]
+    batches = (GlobalBatch(own, steering, everything), GlobalBatch(steering, None, everything))
+    compared = ((batches[0], False), (batches[1], False), (batches[0], True))
+    variances = [float(pairwise_moments(pairs, steered=steered).variance.mean()) for pairs, steered in compared]
     covariance = (variances[0] + variances[1] - variances[2]) / 2
     batch = min(batch_size, len(pilot))
     rows = negative_similarities((own[0][:batch], own[1][:batch]), (steering[0][:batch], steering[1][:batch]))

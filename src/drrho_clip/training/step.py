@@ -164,13 +164,25 @@ def with_advice(config: TrainConfig, manifest: Manifest, store: Store) -> TrainC
     from drrho_clip.data.features import FeatureReader
     from drrho_clip.method.advice import recommend
 
-    chosen = random_pairs(manifest, config.split, config.batch_size)
-    advice = recommend(FeatureReader(store, config.dataset, config.reference, manifest).get(chosen), config.batch_size)
-    get_logger().info("settings_chosen", run=config.run, chosen=config.automatic, pairs=len(chosen), **advice._asdict())
+    pairs = random_pairs(manifest, config.split, config.batch_size)
+    features = FeatureReader(store, config.dataset, config.reference, manifest).get(pairs)
+    given = None if "temperature" in config.automatic else config.objective().temperature
+    advice = recommend(features, config.batch_size, temperature=given)
     # eps weighs losses that are steered; the others have their own
     names = [name for name in config.automatic if name != "eps" or config.objective().steered]
-    values = dict.fromkeys(config.automatic, OWN) | {name: float(f"{getattr(advice, name):.3g}") for name in names}
-    return config.model_copy(update=values)
+    chosen = {name: float(f"{getattr(advice, name):.3g}") for name in names}
+    get_logger().info(
+        "settings_chosen",
+        run=config.run,
+        **chosen,
+        why=[advice.why(name, config.batch_size) for name in names],
+        kept=[name for name in config.automatic if name not in names],
+        reference=config.reference,
+        pairs=len(pairs),
+        effective_negatives=float(f"{advice.effective_negatives:.3g}"),
+        dropped=float(f"{advice.dropped:.3g}"),
+    )
+    return config.model_copy(update=dict.fromkeys(config.automatic, OWN) | chosen)
 
 
 def random_pairs(manifest: Manifest, split: str, batch_size: int) -> Indices:

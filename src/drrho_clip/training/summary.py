@@ -6,7 +6,10 @@ from drrho_clip.schema import Config
 
 
 class TrainSummary(Config):
-    """Published last by training: the marker of a finished run. `final` holds means over the last tenth of the records."""
+    """Published last by training: the marker of a finished run.
+
+    `final` holds means over the last tenth of the records; its variances are those of all pairs of the last tenth's logged steps.
+    """
 
     run: str
     method: str

@@ -19,7 +19,6 @@ from drrho_clip.data.loader import Batch, BatchMaker, batches
 from drrho_clip.errors import TrainingError
 from drrho_clip.method.contrastive import Pair
 from drrho_clip.method.objective import Objective, ObjectiveResult, SelectedContrastive
-from drrho_clip.method.variance import minus_reference, pairwise_moments
 from drrho_clip.method.weights import SampleWeights
 from drrho_clip.observe import get_logger, progress
 from drrho_clip.training.accumulation import forward_backward
@@ -30,6 +29,7 @@ from drrho_clip.training.history import History
 from drrho_clip.training.initial import start_from
 from drrho_clip.training.optimiser import make_optimiser, schedule, set_learning_rate
 from drrho_clip.training.selection import choose
+from drrho_clip.training.variances import Variances
 
 LAST_SCRAPE_SECONDS = 60.0
 """How long a run that must stop stays, at most, until its last metrics have been read: four scrapes of the PodMonitor."""
@@ -106,6 +106,7 @@ class Trainer:
             "objective": objective,
         }
         self.step, self.skipped, self.seconds = 0, 0, 0.0
+        self.variances = Variances(config.steps)
         self.watch = watch or LauncherWatch(history.store, config.run, timeout=0)
         self.sigterm = False
 
@@ -171,16 +172,9 @@ class Trainer:
         return features, result, norm
 
     def _choose(self, objective: SelectedContrastive, batch: Batch) -> Batch:
-        towers, config = Towers(self.model), self.config
-        return choose(
-            objective,
-            self.make,
-            batch,
-            lambda images, tokens: self._forward(towers, images, tokens),
-            size=config.batch_size,
-            seed=config.seed,
-            step=self.step,
-        )
+        config = self.config
+        sizes = {"size": config.batch_size, "seed": config.seed, "step": self.step}
+        return choose(objective, self.make, batch, Towers(self.model), self._forward, **sizes)
 
     def _forward(self, towers: nn.Module, images: Tensor, tokens: Tensor) -> Pair:
         half = self.config.precision == "bf16" or (self.config.precision == "auto" and self.device.type == "cuda")
@@ -190,13 +184,12 @@ class Trainer:
 
     def _log(self, interval: Interval, batch: Batch, features: Pair, result: ObjectiveResult, norm: Tensor) -> None:
         """Record this step on rank 0; every rank takes part, since variances are over the global batch."""
-        variances = self._variances(features, batch)
+        variances = self.variances.measure(self.step, features, batch)
         skipped = distributed.sum_over_ranks(torch.tensor(float(interval.skipped), device=self.device))
         seconds = time.monotonic() - interval.started
         self.seconds += seconds
         self.skipped += int(skipped)
         waited, memory = self._of_ranks(interval.waited / interval.steps)
-        effective = distributed.sum_over_ranks(result.effective_size) / distributed.world_size()
         record: dict[str, float] = {
             "step": self.step,
             "epoch": self.make.order.epoch_of(self.step - 1),
@@ -210,8 +203,8 @@ class Trainer:
             "temperature": self.objective.temperature.item(),
             "learning_rate": self.optimiser.param_groups[0]["lr"],
             "grad_norm": float(norm),
-            "weight_effective_size.image": float(effective[0]),
-            "weight_effective_size.text": float(effective[1]),
+            "weight_effective_size.image": float(result.effective_size[0]),
+            "weight_effective_size.text": float(result.effective_size[1]),
             "samples_skipped_total.decode": self.skipped,
         }
         gamma = self.objective.gamma(self.make.order.epoch_of(self.step - 1))
@@ -235,16 +228,6 @@ class Trainer:
             self.history.metrics.update(shown)
         return max(value[0] for value in values), max(value[1] for value in values)
 
-    def _variances(self, features: Pair, batch: Batch) -> dict[str, float]:
-        measured = {"target": features}
-        if batch.reference is not None:
-            measured["rho"] = minus_reference(features, (batch.reference[:, 0], batch.reference[:, 1]))
-        return {
-            f"pairwise_loss_variance.{side}.{of}": float(value)
-            for of, pair in measured.items()
-            for side, value in zip(("image", "text"), pairwise_moments(pair, batch.valid).variance, strict=True)
-        }
-
     def _stop_on_nonfinite(self) -> None:
         if distributed.rank() == 0:
             self.history.flush()
@@ -267,7 +250,7 @@ class Trainer:
         started = time.monotonic()
         if distributed.rank() == 0:
             self.history.flush()
-        state: dict[str, Any] = {"seconds": self.seconds, "skipped": self.skipped}
+        state: dict[str, Any] = {"seconds": self.seconds, "skipped": self.skipped, "variances": self.variances.state()}
         self.checkpoints.save(self.step, self.parts, state, self.by_rows)
         if distributed.rank() == 0:
             self.history.metrics.update({"checkpoint_step": self.step, "checkpoint_seconds": time.monotonic() - started})
@@ -279,6 +262,7 @@ class Trainer:
             start_from(self.config.initial_run, self.checkpoints.store, self.model, self.objective, self.make.reader.manifest)
         distributed.barrier()  # processes of a node may share rows: none goes on while another still sets them
         self.seconds, self.skipped = state.get("seconds", 0.0), state.get("skipped", 0)
+        self.variances.restore(state.get("variances", {}), self.device)
         if self.step:
             get_logger().info("resumed", step=self.step, steps=self.config.steps)
         if distributed.rank() == 0:

@@ -117,7 +117,7 @@ def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
         world_size=distributed.world_size(),
         device=trainer.device.type,
         versions={name: version(name) for name in ("drrho-clip", "torch", "open_clip_torch")},
-        final=averaged,
+        final=averaged | trainer.variances.final(),
     )
     store.write(layout.run_summary(config.run), summary.model_dump_json(indent=1).encode(), if_absent=True)
 
