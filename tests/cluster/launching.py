@@ -74,6 +74,40 @@ def make_account(cluster: Access, namespace: str, folder: Path, name: str, rules
     return path
 
 
+def pods(cluster: Access, namespace: str) -> list[dict[str, Any]]:
+    """The pods of jobs in a namespace."""
+    found: list[dict[str, Any]] = cluster.get(namespace, "pods", "--selector=drrho-clip/run")["items"]
+    return found
+
+
+def working(cluster: Access, namespace: str) -> list[str]:
+    """Names of the jobs' pods that still hold what they asked for."""
+    return [pod["metadata"]["name"] for pod in pods(cluster, namespace) if pod["status"]["phase"] in ("Pending", "Running")]
+
+
+def jobs_of(cluster: Access, namespace: str, kind: str) -> list[dict[str, Any]]:
+    """The jobs of a namespace: pytorchjob or trainjob."""
+    found: list[dict[str, Any]] = cluster.get(namespace, f"{kind}s")["items"]
+    return found
+
+
+def create_runtime(cluster: Access) -> None:
+    """Make the runtime that Kubeflow Trainer installs, unless it is there."""
+    if cluster.run_kubectl("get", "clustertrainingruntime", "torch-distributed").returncode == 0:
+        return
+    template = {
+        "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
+        "spec": {"template": {"spec": {"containers": [{"name": "node", "image": "any"}]}}},
+    }
+    spec = {
+        "mlPolicy": {"numNodes": 1, "torch": {}},
+        "template": {"spec": {"replicatedJobs": [{"name": "node", "template": template}]}},
+    }
+    meta = {"name": "torch-distributed", "labels": {"trainer.kubeflow.org/framework": "torch"}}
+    api = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "ClusterTrainingRuntime"}
+    cluster.apply("default", {**api, "metadata": meta, "spec": spec})
+
+
 class Step:
     """The step `train` at work; what it logs is collected as it comes."""
 

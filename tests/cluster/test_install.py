@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import ssl
 import threading
 import time
@@ -29,17 +28,6 @@ K8S = Path(__file__).resolve().parents[2] / "k8s"
 ALL_KINDS = {right.resource for right in RIGHTS}
 ROLE = "drrho-clip-launcher"
 VERBS = [(right.resource, verb) for right in RIGHTS for verb in right.verbs]
-
-
-@pytest.fixture
-def installed(cluster: Access, namespace: str, tmp_path: Path) -> str:
-    """A namespace with the standalone overlay and the service account of Kubeflow Pipelines, which has no other rights here."""
-    shutil.copytree(K8S, tmp_path / "k8s")
-    chosen = tmp_path / "k8s/overlays/standalone/kustomization.yaml"
-    chosen.write_text(chosen.read_text().replace("namespace: kubeflow", f"namespace: {namespace}"))
-    cluster.kubectl("-n", namespace, "create", "serviceaccount", "pipeline-runner")
-    cluster.kubectl("apply", "--server-side", "-k", str(tmp_path / "k8s/overlays/standalone-without-monitoring"))
-    return namespace
 
 
 @pytest.fixture

@@ -18,11 +18,10 @@ from drrho_clip.storage import Store, layout, open_store
 from drrho_clip.training import TrainConfig, find_summary, train
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_components.launch import JobConfig, launcher_for
-from launching import ENDLESS, JOB, RULES, START_SECONDS, TRAINING, Step, make_account
+from launching import ENDLESS, JOB, RULES, START_SECONDS, TRAINING, Step, create_runtime, make_account, pods, working
 from testcluster.access import S3, Access
 
 TIMED = {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}
-PODS = "--selector=app.kubernetes.io/name=drrho-clip"
 
 
 @pytest.fixture(scope="session")
@@ -59,16 +58,6 @@ def new_run() -> str:
     return f"run-{uuid.uuid4().hex[:6]}"
 
 
-def pods(cluster: Access, namespace: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = cluster.get(namespace, "pods", PODS)["items"]
-    return found
-
-
-def working(cluster: Access, namespace: str) -> list[str]:
-    """Names of the pods that still hold what they asked for."""
-    return [pod["metadata"]["name"] for pod in pods(cluster, namespace) if pod["status"]["phase"] in ("Pending", "Running")]
-
-
 def rows(store: Store, run: str) -> list[dict[str, float]]:
     lines = store.read(layout.run_metrics(run)).decode().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in TIMED} for line in lines]
@@ -97,26 +86,7 @@ def test_two_pods_train_to_the_end(kind: str, cluster: Access, namespace: str, s
 
 @pytest.fixture(scope="session")
 def runtime(cluster: Access) -> None:
-    """The runtime that Kubeflow Trainer installs, unless it is there."""
-    if cluster.run_kubectl("get", "clustertrainingruntime", "torch-distributed").returncode:
-        template = {
-            "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
-            "spec": {"template": {"spec": {"containers": [{"name": "node", "image": "any"}]}}},
-        }
-        spec = {
-            "mlPolicy": {"numNodes": 1, "torch": {}},
-            "template": {"spec": {"replicatedJobs": [{"name": "node", "template": template}]}},
-        }
-        meta = {"name": "torch-distributed", "labels": {"trainer.kubeflow.org/framework": "torch"}}
-        cluster.apply(
-            "default",
-            {
-                "apiVersion": "trainer.kubeflow.org/v1alpha1",
-                "kind": "ClusterTrainingRuntime",
-                "metadata": meta,
-                "spec": spec,
-            },
-        )
+    create_runtime(cluster)
 
 
 def test_a_terminated_step_takes_its_job_with_it(cluster: Access, namespace: str, step):
