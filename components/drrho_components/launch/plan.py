@@ -72,6 +72,7 @@ class Plan:
     def arguments(self) -> list[str]:
         """The command of every pod: the operator says in PET_* what torchrun has to know of the others."""
         own = ["--failure-file", FAILURE_FILE, "--launcher-timeout", str(self.config.launcher_timeout)]
+        own += ["--holder", f"{self.namespace}/{self.name}"]  # a restarted process, on whichever node, need not wait for the last
         return ["torchrun", "-m", "--", MODULE, *self.command, *own]  # without -- our --run would be its --run-path
 
     def env(self) -> list[Object]:
