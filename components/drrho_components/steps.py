@@ -16,7 +16,7 @@ from drrho_clip.observe import configure_logs, get_logger
 from drrho_clip.schema import Config
 
 if TYPE_CHECKING:
-    from drrho_clip.continual import KeptLease
+    from drrho_clip.storage.lease import KeptLease
 
 C = TypeVar("C", bound=Config)
 
@@ -52,11 +52,11 @@ def lease(arguments: Mapping[str, Any]) -> AbstractContextManager[KeptLease | No
     text = arguments.get("lease", "")
     if not text:
         return nullcontext()
-    from drrho_clip.continual import KeptLease
-    from drrho_clip.storage import open_store
+    from drrho_clip.storage import layout, open_store
+    from drrho_clip.storage.lease import KeptLease
 
     name, holder, seconds = text.split(":")
-    return KeptLease(open_store(arguments["store"]), name, holder, float(seconds))
+    return KeptLease(open_store(arguments["store"]), layout.lease(name), holder, float(seconds))
 
 
 def refuse_macros(arguments: Mapping[str, Any]) -> None:

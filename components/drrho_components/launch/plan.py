@@ -73,16 +73,9 @@ class Plan:
     def arguments(self) -> list[str]:
         """The command of every pod: the operator says in PET_* what torchrun has to know of the others."""
         own = ["--failure-file", FAILURE_FILE, "--launcher-timeout", str(self.config.launcher_timeout)]
-        return [
-            "python3",
-            "-m",
-            TORCHRUN,
-            "-m",
-            "--",
-            MODULE,
-            *self.command,
-            *own,
-        ]  # without -- our --run would be its --run-path
+        own += ["--holder", f"{self.namespace}/{self.name}"]  # a restarted process, on whichever node, need not wait for the last
+        # without -- our --run would be its --run-path
+        return ["python3", "-m", TORCHRUN, "-m", "--", MODULE, *self.command, *own]
 
     def env(self) -> list[Object]:
         """Environment of the container: no value that is secret, only where it is."""
