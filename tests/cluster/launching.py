@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from drrho_components.rights import RIGHTS
 from testcluster.access import S3, SECRET, Access
 
 STEP = """
@@ -39,15 +40,10 @@ JOB: dict[str, Any] = {"launcher": "pytorchjob", "nodes": 2, "node_cpu": "900m",
 ENDLESS = 32 * 100_000
 START_SECONDS = 300.0  # two pods import PyTorch beside everything else
 RULES: list[dict[str, Any]] = [
-    {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["create", "get", "delete"]},
-    {"apiGroups": ["trainer.kubeflow.org"], "resources": ["trainjobs"], "verbs": ["create", "get", "delete"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
+    *({"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)} for right in RIGHTS),
     {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [SECRET, "no-such-secret"]},
-    {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]},
 ]
-"""All that a launcher may need."""
+"""What the project's Role gives, and a look at the secrets, which it does not give."""
 
 
 def make_account(cluster: Access, namespace: str, folder: Path, name: str, rules: list[dict[str, Any]]) -> Path:

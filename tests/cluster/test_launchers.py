@@ -21,6 +21,7 @@ from drrho_components.launch import JobConfig, launcher_for
 from launching import ENDLESS, JOB, RULES, START_SECONDS, TRAINING, Step, create_runtime, make_account, pods, working
 from testcluster.access import S3, Access
 
+STEPS = 900  # enough for a machine that ends pods slowly and trains fast
 TIMED = {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}
 
 
@@ -142,7 +143,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 @pytest.mark.parametrize("elastic", ["no", "yes"])
 def test_lost_workers_change_nothing_of_the_result(elastic: str, cluster: Access, namespace: str, step, data: Store, undisturbed):
     run = new_run()
-    one = step(run, samples=32 * 300, elastic=elastic)
+    one = step(run, samples=32 * STEPS, elastic=elastic)
     one.wait_for_step(12)
     name = next(line["pod"] for line in one.events("pod_runs") if "worker" in line["pod"])
     cluster.kubectl(f"--namespace={namespace}", "exec", name, "--container=pytorch", "--", "python3", "-c", KILL_TRAINING)
@@ -160,8 +161,8 @@ def test_lost_workers_change_nothing_of_the_result(elastic: str, cluster: Access
 
 @pytest.fixture(scope="session")
 def undisturbed(data: Store) -> str:
-    """Name of a run of 300 steps on two processes that nobody disturbed."""
-    config = TrainConfig(run="undisturbed", samples=32 * 300, **TRAINING)
+    """Name of a run on two processes that nobody disturbed."""
+    config = TrainConfig(run="undisturbed", samples=32 * STEPS, **TRAINING)
     train(config, data, launch=launcher_for("local", JobConfig(processes=2)).run)
     return "undisturbed"
 
