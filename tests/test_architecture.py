@@ -22,7 +22,7 @@ FLOORS = {
     "errors": 0, "schema": 0, "storage": 0, "observe": 0, "distributed": 0,
     "data": 1, "method": 1, "models": 1,
     "training": 2, "reference": 2, "evaluation": 2,
-    "report": 3, "studies": 3, "continual": 3,
+    "report": 3, "studies": 3, "continual": 3, "verification": 3,
     "config": 4, "doctor": 4,
     "cli": 5,
 }  # fmt: skip

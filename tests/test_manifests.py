@@ -1,10 +1,8 @@
-"""k8s/: what is applied fits the code, and every overlay can be built; tests/cluster/test_install.py applies them."""
+"""k8s/: what the files say fits the code and each other; tests/cluster/test_install.py applies them with `kubectl apply -k`."""
 
 from __future__ import annotations
 
 import runpy
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +11,34 @@ import yaml
 
 from drrho_clip.observe.push import GATEWAY
 from drrho_components import IMAGE
+from drrho_components.rights import RIGHTS
+from drrho_components.steps import SECRET_KEYS
 from drrho_pipelines.cluster.checks import ACCOUNTS
-from drrho_pipelines.cluster.connection import CONFIG_MAP
-from drrho_pipelines.cluster.rights import RIGHTS
 from drrho_pipelines.parameters import SHARED
-from drrho_pipelines.pods import KEYS
+from drrho_pipelines.pods import CONFIG_MAP
 
-ROOT = Path(__file__).resolve().parents[1]
-BASE, OVERLAYS = ROOT / "k8s/base", ROOT / "k8s/overlays"
-OPERATOR_KINDS = {"PodMonitor", "PrometheusRule"}
+K8S = Path(__file__).resolve().parents[1] / "k8s"
+BASE, OVERLAYS = K8S / "base", K8S / "overlays"
+FOLDERS = sorted(path.parent for path in K8S.rglob("kustomization.yaml"))
 
 
 def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def built(overlay: str) -> dict[str, Any]:
-    """The objects of an overlay by kind, as kustomize makes them."""
-    kubectl, kustomize = shutil.which("kubectl"), shutil.which("kustomize")
-    if not (kubectl or kustomize):
-        pytest.skip("neither kubectl nor kustomize is installed; tests/cluster/test_install.py brings its own")
-    command = [kustomize, "build"] if kustomize else [str(kubectl), "kustomize"]
-    done = subprocess.run([*command, OVERLAYS / overlay], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return {f"{item['kind']} {item['metadata']['name']}": item for item in yaml.safe_load_all(done.stdout)}
+def kustomization(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = load(folder / "kustomization.yaml")
+    return found
 
 
-def test_the_role_is_the_list_that_the_doctor_asks_for():
+def files(folder: Path) -> list[str]:
+    """Names of all that a folder's kustomization takes from the folder itself."""
+    found = kustomization(folder)
+    named = [*found.get("resources", []), *(name for item in found.get("configMapGenerator", []) for name in item["files"])]
+    return [name for name in named if not name.startswith("../")]
+
+
+def test_the_role_gives_the_rights_that_the_code_asks_for_and_no_more():
     rules = load(BASE / "role.yaml")["rules"]
     assert [(rule["apiGroups"], rule["resources"], tuple(rule["verbs"])) for rule in rules] == [
         ([right.group], [right.resource], right.verbs) for right in RIGHTS
@@ -55,15 +54,14 @@ def test_the_defaults_are_those_of_the_pipelines():
 
 def test_the_secret_is_an_example_that_is_never_applied():
     secret = load(BASE / "secret.example.yaml")
-    assert secret["stringData"] == dict.fromkeys(KEYS, "")
-    used = [name for path in ROOT.glob("k8s/**/kustomization.yaml") for name in load(path).get("resources", [])]
-    assert not [name for name in used if "secret" in name]
+    assert secret["stringData"] == dict.fromkeys(SECRET_KEYS, "")
+    assert not [name for folder in FOLDERS for name in files(folder) if "secret" in name]
 
 
 def test_training_pods_reach_each_other_and_what_they_need():
     spec = load(BASE / "network-policy.yaml")["spec"]
-    monitored = load(ROOT / "k8s/monitoring/pod-monitor.yaml")["spec"]
-    generator = runpy.run_path(str(ROOT / "tools/monitoring.py"))
+    monitored = load(K8S / "monitoring/pod-monitor.yaml")["spec"]
+    generator = runpy.run_path(str(K8S.parent / "tools/monitoring.py"))
     pods = {"matchLabels": generator["APP"]}
     assert spec["podSelector"] == monitored["selector"] == pods
     among, prometheus = spec["ingress"]
@@ -75,21 +73,38 @@ def test_training_pods_reach_each_other_and_what_they_need():
     assert open_ports >= {("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 6443), ("TCP", 9000), ("TCP", 8333)}
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(K8S)))
+def test_a_kustomization_names_what_there_is_and_forgets_nothing(folder: Path):
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".yaml", ".json")}
+    assert set(files(folder)) == there - {"kustomization.yaml", "secret.example.yaml"}
+    found = kustomization(folder)
+    for key, kind in (("resources", "Kustomization"), ("components", "Component")):
+        for name in found.get(key, []):
+            assert not name.startswith("../") or kustomization(folder / name)["kind"] == kind
+
+
 @pytest.mark.parametrize(("overlay", "account"), list(zip(("standalone", "profile"), ACCOUNTS, strict=True)))
 def test_an_overlay_gives_the_rights_to_the_account_that_runs_have(overlay: str, account: str):
-    objects = built(overlay)
-    namespace = load(OVERLAYS / overlay / "kustomization.yaml")["namespace"]
-    assert {item["metadata"]["namespace"] for item in objects.values()} == {namespace}
-    subjects = objects["RoleBinding drrho-clip-launcher"]["subjects"]
-    assert subjects == [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]
-    assert objects.keys() >= {
-        "Role drrho-clip-launcher", f"ConfigMap {CONFIG_MAP}", "NetworkPolicy drrho-clip", "PodMonitor drrho-clip",
-        "PrometheusRule drrho-clip", "ConfigMap drrho-clip-dashboards",
-    }  # fmt: skip
+    found = kustomization(OVERLAYS / overlay)
+    assert found["namespace"]
+    assert (found["resources"], found["components"]) == (["../../base"], ["../../monitoring"])
+    (patch,) = found["patches"]
+    assert patch["target"] == {"kind": "RoleBinding"}
+    assert yaml.safe_load(patch["patch"]) == [{"op": "replace", "path": "/subjects/0/name", "value": account}]
+    (replacement,) = found["replacements"]
+    assert replacement["source"] == {"kind": "RoleBinding", "fieldPath": "metadata.namespace"}
+    assert replacement["targets"] == [{"select": {"kind": "RoleBinding"}, "fieldPaths": ["subjects.0.namespace"]}]
+    binding = load(BASE / "role-binding.yaml")
+    (subject,) = binding["subjects"]
+    assert (subject["kind"], *sorted(subject.keys() & {"name", "namespace"})) == ("ServiceAccount", "name", "namespace")
+    assert binding["roleRef"]["name"] == load(BASE / "role.yaml")["metadata"]["name"]
 
 
 @pytest.mark.parametrize("overlay", ["standalone", "profile"])
 def test_a_cluster_without_the_prometheus_operator_gets_all_but_its_kinds(overlay: str):
-    whole, without = built(overlay), built(f"{overlay}-without-monitoring")
-    assert {item["kind"] for item in whole.values()} - {item["kind"] for item in without.values()} == OPERATOR_KINDS
-    assert without == {name: item for name, item in whole.items() if item["kind"] not in OPERATOR_KINDS}
+    found = kustomization(OVERLAYS / f"{overlay}-without-monitoring")
+    assert found["resources"] == [f"../{overlay}"]
+    monitoring = [load(K8S / "monitoring" / name) for name in kustomization(K8S / "monitoring")["resources"]]
+    of_the_operator = {item["kind"] for item in monitoring if item["apiVersion"].startswith("monitoring.coreos.com/")}
+    assert {patch["target"]["kind"] for patch in found["patches"]} == of_the_operator
+    assert all(yaml.safe_load(patch["patch"])["$patch"] == "delete" for patch in found["patches"])

@@ -96,7 +96,7 @@ OF_ONE_RUN = (
     Panel("Norm of the gradient", "none", {"norm": "grad_norm", "steps that are not finite": "nonfinite_steps_total"}),
     Panel("Samples that could not be used", "none", {"{{reason}}": "samples_skipped_total"}),
     Panel("Progress", "none", {"step": "step", "of": "steps", "last checkpoint": "checkpoint_step", "epoch": "epoch"}),
-    Panel("Time of a checkpoint", "s", {"checkpoint": "checkpoint_seconds"}),
+    Panel("Time of a checkpoint", "s", {"checkpoint": "checkpoint_seconds", "standstill": "checkpoint_stall_seconds"}),
     Panel(
         "Memory of the accelerator", "bytes", {"peak": "device_memory_bytes", "peak of rank {{rank}}": "rank_device_memory_bytes"}
     ),

@@ -20,13 +20,14 @@ def begin(
     What a condition looks at is called Output: under kfp.local it finds no output of another name.
     """
     arguments = dict(locals())
-    from drrho_clip.continual import LeaseConfig, take_lease
-    from drrho_clip.storage import open_store
+    from drrho_clip.continual import LeaseConfig
+    from drrho_clip.storage import layout, open_store
+    from drrho_clip.storage.lease import take_lease
     from drrho_components.steps import settings, skipped, step
 
     with step("begin", arguments):
         seconds = settings(LeaseConfig, arguments).minutes * 60
-        lease = take_lease(open_store(store), run, holder, seconds)
+        lease = take_lease(open_store(store), layout.lease(run), holder, seconds)
         if lease.holder != holder:
             skipped(f"the previous run, {lease.holder}, still works: it holds the lease of '{run}'")
             return "no", ""

@@ -16,12 +16,15 @@ from drrho_clip.observe import configure_logs, get_logger
 from drrho_clip.schema import Config
 
 if TYPE_CHECKING:
-    from drrho_clip.continual import KeptLease
+    from drrho_clip.storage.lease import KeptLease
 
 C = TypeVar("C", bound=Config)
 
 MACRO = re.compile(r"\[\[[^\[\]]*\]\]")
 """[[ScheduledTime]] and its like."""
+
+SECRET_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
+"""Keys of the store's secret, and the environment variables that they become."""
 
 FAILED = "step_failed"
 """The event of the one log line that says why a step failed."""
@@ -49,11 +52,11 @@ def lease(arguments: Mapping[str, Any]) -> AbstractContextManager[KeptLease | No
     text = arguments.get("lease", "")
     if not text:
         return nullcontext()
-    from drrho_clip.continual import KeptLease
-    from drrho_clip.storage import open_store
+    from drrho_clip.storage import layout, open_store
+    from drrho_clip.storage.lease import KeptLease
 
     name, holder, seconds = text.split(":")
-    return KeptLease(open_store(arguments["store"]), name, holder, float(seconds))
+    return KeptLease(open_store(arguments["store"]), layout.lease(name), holder, float(seconds))
 
 
 def refuse_macros(arguments: Mapping[str, Any]) -> None:

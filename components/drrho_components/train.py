@@ -79,6 +79,7 @@ def train(
     record_weights: str = "yes",
     checkpoint_steps: int = 1000,
     keep_checkpoints: int = 2,
+    keep_checkpoint_every: int = 0,
     log_steps: int = 10,
     collective_timeout: int = 300,
     metrics_port: int = 0,

@@ -91,7 +91,7 @@ def compile_command(
 
     defaults: dict[str, str] = {}
     if namespace:
-        from drrho_pipelines.cluster.connection import defaults_of
+        from drrho_pipelines.cluster.defaults import defaults_of
 
         defaults = defaults_of(namespace)
     chosen = image or defaults.get("image", IMAGE)

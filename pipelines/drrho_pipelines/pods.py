@@ -11,7 +11,7 @@ from typing import Any
 
 from kfp import kubernetes
 
-from drrho_pipelines.cluster.connection import CONFIG_MAP
+from drrho_components.steps import SECRET_KEYS
 from drrho_pipelines.step import Step
 
 POD_PARAMETERS: Mapping[str, tuple[type, Any]] = {
@@ -31,11 +31,10 @@ RESOURCES: Mapping[str, str] = {"cpu": "1", "memory": "4Gi", "gpus": "0"}
 SMALL: Mapping[str, str] = {"cpu": "100m", "memory": "1Gi"}
 """For steps without resources of their own."""
 
-KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
-"""Keys of the secret, and the environment variables that they become inside a step."""
-
+CONFIG_MAP = "drrho-clip"
+"""Name of the namespace's defaults."""
 DEFAULTS = {"store_endpoint": "AWS_ENDPOINT_URL", "pushgateway": "PROMETHEUS_PUSHGATEWAY"}
-"""Keys of the namespace's defaults that change no result, and the environment variables that they become."""
+"""Those of its keys that change no result, and the environment variables that they become."""
 
 LABELS = {"app.kubernetes.io/name": "drrho-clip"}
 ANNOTATIONS = {"sidecar.istio.io/inject": "false"}
@@ -49,7 +48,7 @@ def dress(task: Any, step: Step, value: Callable[[str], Any]) -> None:
     """Give `task` the pod of `step`; `value` gives a pipeline parameter by its name."""
     _resources(task, step, value)
     _placement(task, "gpu_" if "gpus" in step.resources else "", value)
-    kubernetes.use_secret_as_env(task, value("store_secret"), KEYS, optional=True)
+    kubernetes.use_secret_as_env(task, value("store_secret"), SECRET_KEYS, optional=True)
     kubernetes.use_config_map_as_env(task, CONFIG_MAP, DEFAULTS, optional=True)
     kubernetes.set_image_pull_secrets(task, [value("image_pull_secret")])  # the kubelet passes over an empty name
     kubernetes.set_security_context(task, run_as_non_root=True)  # the image's user has a number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -66,13 +66,13 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def largest(number: int, device: torch.device) -> int:
-    """The largest `number` of all ranks; every rank gets the same answer."""
+def largest(numbers: Sequence[int], device: torch.device) -> list[int]:
+    """The largest of all ranks at each place of `numbers`; every rank gets the same answer."""
     if world_size() == 1:
-        return number
-    value = torch.tensor([number], device=device)
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return int(value.item())
+        return list(numbers)
+    values = torch.tensor(numbers, device=device)
+    dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return [int(value) for value in values.tolist()]
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -5,6 +5,11 @@ Fixtures:
     s3          (session) a real S3 server that tests and pods reach at the same address, with its Secret as Kubeflow shapes it
     namespace   (test) a fresh namespace that enforces Pod Security "restricted", with the Secret of `s3`
     gpus        (test) a function that pretends GPUs on the node until the test ends
+    installed   (test) `namespace` with what k8s/overlays/standalone makes, and the service account of Kubeflow Pipelines
+    runner      (test) runs compiled pipelines as pods of `installed`, under that account
+    server      (test) the stand-in for the server of Kubeflow Pipelines, which hands its runs to `runner`
+    store       (test) a store on `s3` that this process and the pods reach
+    drrho       (test) a function that runs `drrho pipeline ...` against `server`
 
 With the cluster of this machine, the tests' own process is inside the cluster's network: the API, pods and Services are reached
 directly, and nothing else is. With --kubeconfig it is where it was.
@@ -14,6 +19,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +31,10 @@ from typing import Any
 
 import pytest
 
+from drrho_clip.storage import Store, open_store
 from drrho_pipelines.seaweed import SeaweedServer
+from kfp_stand_in import StandIn
+from pod_runner import PodRunner
 from testcluster import packages, system
 from testcluster.access import S3, Access, local_address
 from testcluster.cluster import Cluster, build_all
@@ -30,6 +42,8 @@ from testcluster.places import PRODUCT
 from testcluster.report import Progress
 
 HERE = Path(__file__).parent
+K8S = HERE.parents[1] / "k8s"
+ACCOUNT = "pipeline-runner"  # the service account of steps, where Kubeflow Pipelines is installed alone
 NAME = "test"
 _LEFT_OUT = pytest.StashKey[int]()
 _LAYOUT = pytest.StashKey[Path]()  # the product's image
@@ -169,3 +183,52 @@ def gpus(cluster: Access) -> Iterator[Callable[[int], None]]:
     pretend(0)
     yield pretend
     patch({"op": "remove"})
+
+
+@pytest.fixture
+def installed(cluster: Access, namespace: str, tmp_path: Path) -> str:
+    """The namespace, where the service account of Kubeflow Pipelines has the rights that the overlay gives it and no others."""
+    shutil.copytree(K8S, tmp_path / "k8s")
+    chosen = tmp_path / "k8s/overlays/standalone/kustomization.yaml"
+    chosen.write_text(chosen.read_text().replace("namespace: kubeflow", f"namespace: {namespace}"))
+    cluster.kubectl("-n", namespace, "create", "serviceaccount", ACCOUNT)
+    cluster.kubectl("apply", "--server-side", "-k", str(tmp_path / "k8s/overlays/standalone-without-monitoring"))
+    return namespace
+
+
+@pytest.fixture
+def runner(cluster: Access, s3: S3, installed: str) -> PodRunner:
+    """See above."""
+    return PodRunner(cluster, s3, installed, account=ACCOUNT)
+
+
+@pytest.fixture
+def server(runner: PodRunner) -> Iterator[StandIn]:
+    """See above."""
+    with StandIn(runner) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+def store(s3: S3, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """See above."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return open_store(f"{s3.store_uri}/{namespace}")
+
+
+@pytest.fixture
+def drrho(server: StandIn, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`drrho pipeline ...` in a process without any way to the store: only the pods have one."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return subprocess.run(
+            [sys.executable, "-m", "drrho_pipelines.cli", "pipeline", *arguments],
+            env=environment | {"KFP_ENDPOINT": server.url},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    return run

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from drrho_components.rights import RIGHTS
 from testcluster.access import S3, SECRET, Access
 
 STEP = """
@@ -39,15 +40,10 @@ JOB: dict[str, Any] = {"launcher": "pytorchjob", "nodes": 2, "node_cpu": "900m",
 ENDLESS = 32 * 100_000
 START_SECONDS = 300.0  # two pods import PyTorch beside everything else
 RULES: list[dict[str, Any]] = [
-    {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["create", "get", "delete"]},
-    {"apiGroups": ["trainer.kubeflow.org"], "resources": ["trainjobs"], "verbs": ["create", "get", "delete"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
+    *({"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)} for right in RIGHTS),
     {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [SECRET, "no-such-secret"]},
-    {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]},
 ]
-"""All that a launcher may need."""
+"""What the project's Role gives, and a look at the secrets, which it does not give."""
 
 
 def make_account(cluster: Access, namespace: str, folder: Path, name: str, rules: list[dict[str, Any]]) -> Path:
@@ -72,6 +68,40 @@ def make_account(cluster: Access, namespace: str, folder: Path, name: str, rules
     path = folder / f"{name}.kubeconfig"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+def pods(cluster: Access, namespace: str) -> list[dict[str, Any]]:
+    """The pods of jobs in a namespace."""
+    found: list[dict[str, Any]] = cluster.get(namespace, "pods", "--selector=drrho-clip/run")["items"]
+    return found
+
+
+def working(cluster: Access, namespace: str) -> list[str]:
+    """Names of the jobs' pods that still hold what they asked for."""
+    return [pod["metadata"]["name"] for pod in pods(cluster, namespace) if pod["status"]["phase"] in ("Pending", "Running")]
+
+
+def jobs_of(cluster: Access, namespace: str, kind: str) -> list[dict[str, Any]]:
+    """The jobs of a namespace: pytorchjob or trainjob."""
+    found: list[dict[str, Any]] = cluster.get(namespace, f"{kind}s")["items"]
+    return found
+
+
+def create_runtime(cluster: Access) -> None:
+    """Make the runtime that Kubeflow Trainer installs, unless it is there."""
+    if cluster.run_kubectl("get", "clustertrainingruntime", "torch-distributed").returncode == 0:
+        return
+    template = {
+        "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
+        "spec": {"template": {"spec": {"containers": [{"name": "node", "image": "any"}]}}},
+    }
+    spec = {
+        "mlPolicy": {"numNodes": 1, "torch": {}},
+        "template": {"spec": {"replicatedJobs": [{"name": "node", "template": template}]}},
+    }
+    meta = {"name": "torch-distributed", "labels": {"trainer.kubeflow.org/framework": "torch"}}
+    api = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "ClusterTrainingRuntime"}
+    cluster.apply("default", {**api, "metadata": meta, "spec": spec})
 
 
 class Step:

@@ -54,8 +54,8 @@ class PodRunner:
             raise LookupError(pod) from error
 
     def pods(self, execution: Execution) -> list[Any]:
-        """The pods of a run."""
-        selector = f"pipeline/runid={execution.run_id}"
+        """The pods of a run's steps; those of a job that a step made are others."""
+        selector = f"workflows.argoproj.io/workflow={execution.workflow}"
         return list(self._core.list_namespaced_pod(self._namespace, label_selector=selector).items)
 
     def delete_owner(self, execution: Execution) -> None:

@@ -18,11 +18,11 @@ from drrho_clip.storage import Store, layout, open_store
 from drrho_clip.training import TrainConfig, find_summary, train
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_components.launch import JobConfig, launcher_for
-from launching import ENDLESS, JOB, RULES, START_SECONDS, TRAINING, Step, make_account
+from launching import ENDLESS, JOB, RULES, START_SECONDS, TRAINING, Step, create_runtime, make_account, pods, working
 from testcluster.access import S3, Access
 
+STEPS = 900  # enough for a machine that ends pods slowly and trains fast
 TIMED = {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}
-PODS = "--selector=app.kubernetes.io/name=drrho-clip"
 
 
 @pytest.fixture(scope="session")
@@ -59,16 +59,6 @@ def new_run() -> str:
     return f"run-{uuid.uuid4().hex[:6]}"
 
 
-def pods(cluster: Access, namespace: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = cluster.get(namespace, "pods", PODS)["items"]
-    return found
-
-
-def working(cluster: Access, namespace: str) -> list[str]:
-    """Names of the pods that still hold what they asked for."""
-    return [pod["metadata"]["name"] for pod in pods(cluster, namespace) if pod["status"]["phase"] in ("Pending", "Running")]
-
-
 def rows(store: Store, run: str) -> list[dict[str, float]]:
     lines = store.read(layout.run_metrics(run)).decode().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in TIMED} for line in lines]
@@ -97,26 +87,7 @@ def test_two_pods_train_to_the_end(kind: str, cluster: Access, namespace: str, s
 
 @pytest.fixture(scope="session")
 def runtime(cluster: Access) -> None:
-    """The runtime that Kubeflow Trainer installs, unless it is there."""
-    if cluster.run_kubectl("get", "clustertrainingruntime", "torch-distributed").returncode:
-        template = {
-            "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
-            "spec": {"template": {"spec": {"containers": [{"name": "node", "image": "any"}]}}},
-        }
-        spec = {
-            "mlPolicy": {"numNodes": 1, "torch": {}},
-            "template": {"spec": {"replicatedJobs": [{"name": "node", "template": template}]}},
-        }
-        meta = {"name": "torch-distributed", "labels": {"trainer.kubeflow.org/framework": "torch"}}
-        cluster.apply(
-            "default",
-            {
-                "apiVersion": "trainer.kubeflow.org/v1alpha1",
-                "kind": "ClusterTrainingRuntime",
-                "metadata": meta,
-                "spec": spec,
-            },
-        )
+    create_runtime(cluster)
 
 
 def test_a_terminated_step_takes_its_job_with_it(cluster: Access, namespace: str, step):
@@ -172,7 +143,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 @pytest.mark.parametrize("elastic", ["no", "yes"])
 def test_lost_workers_change_nothing_of_the_result(elastic: str, cluster: Access, namespace: str, step, data: Store, undisturbed):
     run = new_run()
-    one = step(run, samples=32 * 300, elastic=elastic)
+    one = step(run, samples=32 * STEPS, elastic=elastic)
     one.wait_for_step(12)
     name = next(line["pod"] for line in one.events("pod_runs") if "worker" in line["pod"])
     cluster.kubectl(f"--namespace={namespace}", "exec", name, "--container=pytorch", "--", "python3", "-c", KILL_TRAINING)
@@ -190,8 +161,8 @@ def test_lost_workers_change_nothing_of_the_result(elastic: str, cluster: Access
 
 @pytest.fixture(scope="session")
 def undisturbed(data: Store) -> str:
-    """Name of a run of 300 steps on two processes that nobody disturbed."""
-    config = TrainConfig(run="undisturbed", samples=32 * 300, **TRAINING)
+    """Name of a run on two processes that nobody disturbed."""
+    config = TrainConfig(run="undisturbed", samples=32 * STEPS, **TRAINING)
     train(config, data, launch=launcher_for("local", JobConfig(processes=2)).run)
     return "undisturbed"
 

@@ -10,11 +10,12 @@ from kfp import dsl
 from pydantic.fields import FieldInfo
 
 from drrho_clip.config import SECTIONS
-from drrho_clip.continual import Decision, LeaseConfig, PromoteConfig, find_promoted, take_lease
+from drrho_clip.continual import Decision, LeaseConfig, PromoteConfig, find_promoted
 from drrho_clip.data.manifest import load_manifest
 from drrho_clip.reference import ReferenceConfig
 from drrho_clip.schema import Config
-from drrho_clip.storage import Store
+from drrho_clip.storage import Store, layout
+from drrho_clip.storage.lease import take_lease
 from drrho_components.arrivals import arrivals
 from drrho_components.begin import begin
 from drrho_components.evaluate import evaluate
@@ -127,7 +128,7 @@ def test_a_failing_step_says_why_in_one_line_and_exits_with_2(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    take_lease(folder_store, "nightly", "other", 3600)
+    take_lease(folder_store, layout.lease("nightly"), "other", 3600)
     artifacts = [] if component in (begin, arrivals, plan) else [artifact(dsl.Artifact, tmp_path)]
     with pytest.raises(SystemExit) as end:
         component.python_func(*artifacts, store=folder_store.uri, **arguments)
@@ -151,14 +152,14 @@ def test_one_execution_at_a_time(folder_store: Store, capsys: pytest.CaptureFixt
     asked = {"store": folder_store.uri, "run": "nightly", "dataset": "s", "dataset_version": 1}
     work = arrivals.python_func(**asked, lease=first[1])
     assert work[:3] == ("yes", "nightly-v1", "")
-    assert take_lease(folder_store, "nightly", "second", 60).holder == "first"
+    assert take_lease(folder_store, layout.lease("nightly"), "second", 60).holder == "first"
     decision = Decision(
         name="nightly", run="nightly-v1", promoted=False, why="", dataset_version=1, metric="m", value=0, previous="",
         previous_value=None, margin=0,
     )  # fmt: skip
     folder_store.write("runs/nightly-v1/promotion.json", decision.model_dump_json().encode())
     assert arrivals.python_func(**asked, lease=first[1])[0] == "no"
-    assert take_lease(folder_store, "nightly", "second", 60).holder == "second"
+    assert take_lease(folder_store, layout.lease("nightly"), "second", 60).holder == "second"
 
 
 def test_promotion_is_recorded_as_metrics_and_gives_the_lease_back(scenes_store: Store, tmp_path: Path):
@@ -169,7 +170,7 @@ def test_promotion_is_recorded_as_metrics_and_gives_the_lease_back(scenes_store:
     found = find_promoted("nightly", scenes_store)
     assert found is not None
     assert metrics.metadata == {"promoted": 1, "mean_recall_at_5": found.value}
-    assert take_lease(scenes_store, "nightly", "second", 60).holder == "second"
+    assert take_lease(scenes_store, layout.lease("nightly"), "second", 60).holder == "second"
 
 
 class Point(Config):

@@ -89,7 +89,7 @@ def test_pods_meet_the_restricted_level_and_ask_for_what_was_set(kind):
         assert spec["imagePullSecrets"] == [{"name": "registry"}]
         assert pod["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
         assert pod["metadata"]["labels"].items() >= {"app.kubernetes.io/name": "drrho-clip", "team": "vision"}.items()
-        assert container["command"][:5] == ["torchrun", "-m", "--", "drrho_clip.training", "--store"]
+        assert container["command"][2:7] == ["drrho_clip.training.torchrun", "-m", "--", "drrho_clip.training", "--store"]
         env = {item["name"]: item for item in container["env"]}
         assert env["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"] == {"name": "keys", "key": "secretkey"}
         assert env["AWS_ENDPOINT_URL"]["value"] == "http://weed:8333"

@@ -45,9 +45,10 @@ def test_local_takes_no_second_machine():
 def test_cluster_launchers_say_that_they_need_one_before_anything_is_written(
     name: str, dataset: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     before = {info.key for info in dataset.list()}
-    with pytest.raises(LaunchError, match=r"needs a Kubernetes cluster.*use the launcher local"):
+    with pytest.raises(ConfigError, match=r"There is no kubeconfig, and this is no pod.*The launcher local needs none"):
         train(TrainConfig(run="r", **TINY), dataset, launch=launcher_for(name, JobConfig()).run)
     assert {info.key for info in dataset.list()} == before
 

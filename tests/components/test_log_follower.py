@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from drrho_components.launch.kube import ClusterError
+from drrho_components.kube import ClusterError
 from drrho_components.launch.logs import LogFollower, Resumed
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from drrho_clip.errors import LaunchError, TrainingError
 from drrho_clip.training.failure import PEER_LOST, STOPPED
+from drrho_clip.training.launch import TORCHRUN
 from drrho_components.launch import states
 from drrho_components.launch.incidents import SETTLED_SECONDS, Incidents
 from drrho_components.launch.states import Failure
@@ -29,7 +33,7 @@ def ended(
 
 OWN = json.dumps({"what": "The loss is not finite", "where": "run r", "fix": "Lower learning_rate.", "kind": "TrainingError"})
 LOST = json.dumps({"what": "RuntimeError: reset", "where": "", "fix": "The others' logs say why.", "kind": PEER_LOST})
-TORCHRUN = "rank      : 1 (local_rank: 1)\n  exitcode  : -9 (pid: 9)\n  traceback : Signal 9 (SIGKILL) received by PID 9\n====="
+CHILD_KILLED = "E1129 21:53:54.9 17701 api.py:1002] failed (exitcode: -9) local_rank: 0 (pid: 9) of binary: /opt/venv/bin/python"
 GLOO = "RuntimeError: [gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer"
 DISRUPTED = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"}
 
@@ -41,7 +45,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str, str, bool]] = {
         False,
     ),
     "out of memory, a child": (
-        {"containerStatuses": [ended(1, "Error", TORCHRUN)]},
+        {"containerStatuses": [ended(1, "Error", CHILD_KILLED)]},
         "OOMKilled",
         "most likely for want of memory",
         False,
@@ -85,6 +89,16 @@ FAILURES: dict[str, tuple[dict[str, Any], str, str, bool]] = {
         False,
     ),
 }
+
+
+def test_what_torchrun_logs_of_a_killed_process_is_all_that_it_says_and_enough(tmp_path: Path):
+    (tmp_path / "killed.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    command = [sys.executable, "-m", TORCHRUN, "--standalone", "--nproc-per-node=1", str(tmp_path / "killed.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (failure,) = states.failures(pod(containerStatuses=[ended(1, "Error", done.stderr)]))
+    assert failure.kind == "OOMKilled"
 
 
 @pytest.mark.parametrize(("status", "kind", "what", "final"), FAILURES.values(), ids=FAILURES)

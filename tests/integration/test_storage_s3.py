@@ -132,6 +132,18 @@ def test_an_own_write_whose_answer_was_lost_is_no_conflict(far_store: Store, pro
     assert proxy.cuts == 3
 
 
+def test_a_large_object_is_written_in_parts_over_a_broken_connection(
+    far_store: S3Store, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("drrho_clip.storage.s3.LARGEST_PUT", 1 << 20)
+    data = some_bytes(20 * MIB)
+    far_store.head("a")
+    proxy.cut(after=30, reset=True, times=2)
+    info = far_store.write("a", memoryview(data))
+    assert info.etag.endswith("-3")
+    assert far_store.read("a", etag=info.etag) == data
+
+
 def test_an_own_large_upload_whose_answer_was_lost_is_no_conflict(far_store: S3Store, proxy: FaultProxy, tmp_path: Path):
     (tmp_path / "a").write_bytes(some_bytes(9 * MIB))
     events = far_store.connection.client.meta.events

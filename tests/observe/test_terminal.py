@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import subprocess
 import sys
+
+from terminal_helpers import shown_by
 
 SCRIPT = """
 import fcntl, struct, sys, termios
@@ -19,17 +18,8 @@ for number in progress(range(3), what="counting", total=3):
 
 
 def test_log_lines_stand_above_the_bar():
-    master, slave = pty.openpty()
-    with subprocess.Popen([sys.executable, "-c", SCRIPT], stderr=slave) as process:
-        os.close(slave)
-        shown = b""
-        try:
-            while part := os.read(master, 4096):
-                shown += part
-        except OSError:  # Linux: the other end is closed
-            pass
-    os.close(master)
-    assert process.returncode == 0, shown
-    lines = [line.rstrip("\r").rpartition("\r")[2] for line in shown.decode().split("\n")]
+    code, shown = shown_by([sys.executable, "-c", SCRIPT], "stderr")
+    assert code == 0, shown
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in shown.split("\n")]
     assert [("counted" in line, "counting" in line) for line in lines[:3]] == [(True, False)] * 3
-    assert "counting: 100%" in shown.decode()
+    assert "counting: 100%" in shown

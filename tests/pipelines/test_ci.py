@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 import textwrap
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from ci_examples import ROOT, github, gitlab, shell
 from drrho_clip.cli import run_app
 from drrho_clip.storage import layout, open_store
 from drrho_pipelines.cli import make_full_app
 from drrho_pipelines.seaweed import SeaweedServer
 from kfp_stand_in import Execution, StandIn
 from kfp_stand_in.local_runner import run_locally
-
-ROOT = Path(__file__).resolve().parents[2]
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-def github() -> tuple[dict[str, str], list[str]]:
-    """Variables and commands of the workflow."""
-    (job,) = yaml.safe_load((ROOT / "examples/ci/github.yaml").read_text())["jobs"].values()
-    return job["env"] | {"GITHUB_SHA": COMMIT}, [step["run"] for step in job["steps"] if "run" in step]
-
-
-def gitlab() -> tuple[dict[str, str], list[str]]:
-    """Variables and commands of the job."""
-    job = yaml.safe_load((ROOT / "examples/ci/gitlab.yaml").read_text())["steering"]
-    return job["variables"] | {"CI_COMMIT_SHA": COMMIT}, job["script"]
-
-
-def shell(command: str, variables: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command as CI does, with `drrho` of this environment on the PATH and nothing of ours in the variables."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "KFP_", "GITHUB_", "CI"))}
-    path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-    return subprocess.run(
-        ["bash", "-e", "-c", command], cwd=folder, env={**kept, **variables, "PATH": path}, capture_output=True, text=True
-    )
 
 
 def succeeds(execution: Execution) -> None:

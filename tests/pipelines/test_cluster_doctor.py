@@ -5,21 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from drrho_clip.cli import run_app
 from drrho_pipelines.cli import make_full_app
+from kubeconfig_helpers import write_kubeconfig
 
-
-def kubeconfig(path: Path, server: str = "http://127.0.0.1:1") -> str:
-    config = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "here",
-        "clusters": [{"name": "here", "cluster": {"server": server}}],
-        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
-        "users": [{"name": "me", "user": {"token": "sesame"}}],
-    }  # fmt: skip
-    path.write_text(yaml.safe_dump(config))
-    return str(path)
+NOBODY = "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +32,7 @@ def test_without_a_cluster(
     if content is not None:
         path = tmp_path / "config"
         path.write_text(content)
-        monkeypatch.setenv("KUBECONFIG", kubeconfig(path) if content == "GOOD" else str(path))
+        monkeypatch.setenv("KUBECONFIG", write_kubeconfig(path, NOBODY) if content == "GOOD" else str(path))
     assert run_app(make_full_app(), ["doctor", "--cluster", *options]) == 2
     first, fix = capsys.readouterr().out.splitlines()
     assert first.startswith(f"WRONG  cluster  {expected}")
@@ -55,7 +46,7 @@ def test_options_of_a_cluster_need_the_cluster(capsys: pytest.CaptureFixture[str
 
 
 def test_the_pipelines_of_a_namespace_need_its_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path / "config"))
+    monkeypatch.setenv("KUBECONFIG", write_kubeconfig(tmp_path / "config", NOBODY))
     assert run_app(make_full_app(), ["pipeline", "compile", "--out", str(tmp_path / "dist"), "--namespace", "kubeflow"]) == 2
     assert "The API server does not answer" in capsys.readouterr().err
     assert not (tmp_path / "dist").exists()

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from drrho_clip.continual import Lease, PromoteConfig, find_promoted, promote, take_lease
+from drrho_clip.continual import PromoteConfig, find_promoted, promote
 from drrho_clip.continual.promotion import find_decision
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.reference_manifest import load_reference_manifest
 from drrho_clip.models import create_model, save_export
 from drrho_clip.storage import Store, layout
+from drrho_clip.storage.lease import Lease, take_lease
 from drrho_clip.training import TrainConfig, find_summary, read_config, train
 from drrho_pipelines.compile import compile_pipelines
 from drrho_pipelines.local import run_local
@@ -76,7 +77,7 @@ def first_version(store: Store) -> None:
 @pytest.mark.timeout(900)  # a dozen steps, each a process of its own
 def test_one_execution_at_a_time_and_none_where_nothing_is_new(store: Store, tmp_path: Path):
     schedule = Schedule(store, tmp_path)
-    take_lease(store, "nightly", "the one before", 3600)
+    take_lease(store, layout.lease("nightly"), "the one before", 3600)
     log = schedule.execute()
     assert log["step_skipped"]["reason"].startswith("the previous run, the one before, still works")
     assert list(store.list("datasets/")) == []

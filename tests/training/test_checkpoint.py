@@ -1,12 +1,15 @@
 import json
+import threading
 
 import pytest
 import torch
 from torch import nn
 
+from drrho_clip.errors import StorageError
 from drrho_clip.method import METHODS
 from drrho_clip.method.rows import UState
 from drrho_clip.storage import layout, open_store
+from drrho_clip.storage.local import LocalStore
 from drrho_clip.training import TrainConfig
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.optimiser import make_optimiser
@@ -69,6 +72,57 @@ def test_only_the_newest_are_kept(checkpoints):
         checkpoints.save(step, trained(step), {})
     assert checkpoints.steps() == [3, 2]
     assert {info.key.split("/")[3] for info in checkpoints.store.list("runs/")} == {"step-00000002", "step-00000003"}
+
+
+def test_every_nth_is_kept_for_good(tmp_path):
+    checkpoints = Checkpoints(open_store(str(tmp_path)), RUN, keep=1, keep_every=4)
+    for step in range(2, 15, 2):
+        checkpoints.save(step, {}, {})
+    assert checkpoints.steps() == [14, 12, 8, 4]
+
+
+class SlowStore(LocalStore):
+    """Takes an object when it is told to, or refuses it."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.may_write, self.broken = threading.Event(), False
+
+    def write(self, key, data, **condition):
+        assert self.may_write.wait(60)
+        if self.broken:
+            raise StorageError("The disk is full")
+        return super().write(key, data, **condition)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
+    """What is saved is how things were when it was started."""
+    store = SlowStore(tmp_path)
+    checkpoints, parts = Checkpoints(store, RUN, keep=2), trained(0)
+    before = [value.clone() for value in state_of(parts)]
+    checkpoints.start(7, parts, {}, parts["objective"].by_rows())
+    assert (checkpoints.started, checkpoints.uploading, checkpoints.steps()) == (True, True, [])
+    parts["model"](torch.ones(2, 3)).square().sum().backward()
+    parts["optimiser"].step()
+    parts["objective"].u.on_device.fill_(9)
+    store.may_write.set()
+    assert checkpoints.finish() == 7
+    assert (checkpoints.started, checkpoints.uploading, checkpoints.finish()) == (False, False, 0)
+    loaded = trained(1, steps=0)
+    assert checkpoints.restore(loaded, loaded["objective"].by_rows())[0] == 7
+    for saved, after in zip(before, state_of(loaded), strict=True):
+        torch.testing.assert_close(after, saved, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_checkpoint_that_the_store_does_not_take_is_an_error_and_none(tmp_path):
+    store = SlowStore(tmp_path)
+    checkpoints = Checkpoints(store, RUN, keep=2)
+    store.broken = True
+    store.may_write.set()
+    checkpoints.start(7, trained(0), {})
+    with pytest.raises(StorageError, match="The disk is full"):
+        checkpoints.finish()
+    assert checkpoints.steps() == []
 
 
 def test_a_checkpoint_without_its_marker_is_none(checkpoints):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +17,7 @@ from drrho_clip.errors import TrainingError
 from drrho_clip.storage import Store, layout
 from drrho_clip.training import TrainConfig, train
 from drrho_clip.training.launch import run_locally
+from terminal_helpers import shown_by
 
 COMMAND = [sys.executable, "-m", "drrho_pipelines.cli", "watch"]
 
@@ -150,21 +148,12 @@ def test_what_cannot_be_watched_is_said(
     assert re.search(expected, capsys.readouterr().err)
 
 
-def test_a_terminal_shows_one_line_that_is_drawn_anew(folder_store: Store, tmp_path: Path):
+def test_a_terminal_shows_one_line_that_is_drawn_anew(folder_store: Store, monkeypatch: pytest.MonkeyPatch):
     recorded(folder_store, rows=3)
-    master, slave = pty.openpty()
-    command = [*COMMAND, "pets", "--store", folder_store.uri, "--every", "0.1", "--patience", "1"]
-    with subprocess.Popen(command, stdout=slave, env={**os.environ, "COLUMNS": "100"}) as process:
-        os.close(slave)
-        shown = b""
-        try:
-            while part := os.read(master, 4096):
-                shown += part
-        except OSError:  # Linux: the other end is closed
-            pass
-    os.close(master)
-    assert process.returncode == 3
-    first, *others = shown.decode().replace("\r\n", "\n").split("\n")
+    monkeypatch.setenv("COLUMNS", "100")
+    code, shown = shown_by([*COMMAND, "pets", "--store", folder_store.uri, "--every", "0.1", "--patience", "1"], "stdout")
+    assert code == 3
+    first, *others = shown.replace("\r\n", "\n").split("\n")
     drawn = [text.removesuffix("\033[K") for text in first.split("\r") if text]
     assert drawn[0] == "pets running: step 3/100,000 (0%)  loss 2.5  64 samples/s  13:53:18 left"
     assert drawn[-1].startswith("pets silent: step 3/100,000")

@@ -11,5 +11,5 @@ class Launcher(Protocol):
     def run(self, command: list[str]) -> None:
         """Run `python -m drrho_clip.training` with the arguments `command` on every process; return on success.
 
-        Raises LaunchError, or the DrrhoError that stopped the training, with the reason where it did not end well.
+        Raises the DrrhoError that stopped the training, or says why there was none, where it did not end well.
         """

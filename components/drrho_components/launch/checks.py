@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from drrho_clip.errors import LaunchError
 from drrho_clip.observe import get_logger
+from drrho_components.kube import Cluster, Object
 from drrho_components.launch.config import JobConfig, quantity
 from drrho_components.launch.kind import JobKind
-from drrho_components.launch.kube import Cluster, ClusterError, Object
-
-REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+from drrho_components.rights import FIX, RIGHTS, Asker
+from drrho_components.steps import SECRET_KEYS
 
 
 def check(cluster: Cluster, kind: JobKind, config: JobConfig, namespace: str, pod: Object | None) -> None:
@@ -16,9 +16,10 @@ def check(cluster: Cluster, kind: JobKind, config: JobConfig, namespace: str, po
 
     `pod` is the launcher's own.
     """
+    asking = Asker(cluster, namespace)
     _operator(cluster, kind)
-    _rights(cluster, kind, namespace)
-    _secrets(cluster, config, namespace)
+    _rights(asking, kind)
+    _secrets(asking, config)
     held = _held_gpus(pod, config.gpu_resource)
     if held:
         raise LaunchError(
@@ -28,66 +29,42 @@ def check(cluster: Cluster, kind: JobKind, config: JobConfig, namespace: str, po
 
 
 def _operator(cluster: Cluster, kind: JobKind) -> None:
-    try:
-        known = {item["name"] for item in cluster.get(kind.api)["resources"]}
-    except ClusterError as error:
-        if error.status != 404:
-            raise
-        known = set()
-    if kind.plural not in known:
+    if kind.plural not in cluster.resources(f"{kind.group}/{kind.version}"):
         raise LaunchError(
             f"This cluster knows no {kind.name}: the resource {kind.plural}.{kind.group} ({kind.version}) is not installed",
             fix=f"Ask for {kind.operator}, or use another launcher.",
         )
 
 
-def _rights(cluster: Cluster, kind: JobKind, namespace: str) -> None:
-    needed = [(kind.group, kind.plural, "", verb) for verb in ("create", "get", "delete")]
-    needed += [("", "pods", "", verb) for verb in ("list", "watch")] + [("", "pods", "log", "get")]
-    missing = [wanted for wanted in needed if not allowed(cluster, namespace, *wanted)]
+def _rights(asking: Asker, kind: JobKind) -> None:
+    """A missing verb is named with its resource: `delete pytorchjobs.kubeflow.org`."""
+    needed = [right for right in RIGHTS if not right.optional and right.group in ("", kind.group)]
+    missing = [
+        f"{verb} {right.resource}{right.group and '.' + right.group}" for right in needed for verb in asking.missing(right)
+    ]
     if missing:
-        words = ", ".join(f"{verb} {_resource(group, name, sub)}" for group, name, sub, verb in missing)
         raise LaunchError(
-            f"The launcher's service account may not {words} in namespace '{namespace}'",
-            fix="Apply the project's Role and bind it to the account that the step runs as (kubectl apply -k k8s/overlays/...).",
+            f"The launcher's service account may not {', '.join(missing)} in namespace '{asking.namespace}'", fix=FIX
         )
 
 
-def _secrets(cluster: Cluster, config: JobConfig, namespace: str) -> None:
+def _secrets(asking: Asker, config: JobConfig) -> None:
     for name in (config.store_secret, config.image_pull_secret):
         if not name:
             continue
-        if not allowed(cluster, namespace, "", "secrets", "", "get", name):
+        if not asking.may("get", "secrets", name=name):
             get_logger().info("secret_not_checked", secret=name, reason="the launcher may not look at it")
             continue
-        found = cluster.find(f"/api/v1/namespaces/{namespace}/secrets/{name}")
-        keys = {"accesskey", "secretkey"} if name == config.store_secret else set()
+        found = asking.cluster.find(f"/api/v1/namespaces/{asking.namespace}/secrets/{name}")
+        keys = SECRET_KEYS.keys() if name == config.store_secret else set()
         if found is None or not keys <= (found.get("data") or {}).keys():
             raise LaunchError(
-                f"There is no secret '{name}'" + (" with the keys accesskey and secretkey" if keys else ""),
-                where=f"namespace {namespace}",
+                f"There is no secret '{name}'" + (f" with the keys {' and '.join(keys)}" if keys else ""),
+                where=f"namespace {asking.namespace}",
                 fix="Create it, or name another in store_secret; empty where the pods' service account has a role."
                 if keys
                 else "Create it, or leave image_pull_secret empty.",
             )
-
-
-def allowed(cluster: Cluster, namespace: str, group: str, resource: str, subresource: str, verb: str, name: str = "") -> bool:
-    """Whether this process may do something."""
-    wanted = {
-        "namespace": namespace,
-        "group": group,
-        "resource": resource,
-        "subresource": subresource,
-        "verb": verb,
-        "name": name,
-    }
-    body = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": wanted},
-    }
-    return bool(cluster.create(REVIEW, body)["status"]["allowed"])
 
 
 def own_container(pod: Object) -> Object:
@@ -99,7 +76,3 @@ def own_container(pod: Object) -> Object:
 def _held_gpus(pod: Object | None, resource: str) -> int:
     limits = own_container(pod).get("resources", {}).get("limits", {}) if pod else {}
     return int(quantity(str(limits.get(resource, "0"))))
-
-
-def _resource(group: str, name: str, subresource: str) -> str:
-    return f"{name}{'/' + subresource if subresource else ''}{'.' + group if group else ''}"

@@ -10,10 +10,10 @@ from drrho_clip.observe import get_logger
 from drrho_clip.storage import Store, open_store
 from drrho_clip.training import read_config
 from drrho_clip.training.heartbeat import RENEWED_SECONDS, Heartbeat
+from drrho_components.kube import Object, connect, own_pod
 from drrho_components.launch.checks import check, own_container
 from drrho_components.launch.config import JobConfig
 from drrho_components.launch.kind import JobKind
-from drrho_components.launch.kube import Object, connect, own_pod
 from drrho_components.launch.plan import KFP_RUN, Plan, shared_memory
 from drrho_components.launch.session import Session
 
@@ -21,7 +21,7 @@ from drrho_components.launch.session import Session
 class ClusterLauncher:
     """Makes a job of one kind, or finds the one that it left; says what happens to it, and ends it when it is ended itself.
 
-    Building it reaches the cluster and looks for all that a job needs: LaunchError says what is missing.
+    Building it reaches the cluster and looks for all that a job needs: a DrrhoError says what is missing.
     """
 
     def __init__(self, kind: JobKind, config: JobConfig) -> None:

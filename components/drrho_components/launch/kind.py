@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from drrho_components.kube import Object
 from drrho_components.launch.config import JobConfig
-from drrho_components.launch.kube import Object
 from drrho_components.launch.plan import Plan
 
 
@@ -33,22 +33,27 @@ class JobKind:
     operator: str
     job_label: str
     """Label of the pods whose value is the job's name."""
+    succeeded: str
+    """Condition of a job that has trained to its end."""
     check: Callable[[JobConfig], None]
-    manifest: Callable[[Plan], Object]
-    phase: Callable[[Object], Phase]
+    spec: Callable[[Plan], Object]
     first: Callable[[Object], bool | None]
     """Whether a pod has rank 0; None = that is only known from its log."""
 
-    @property
-    def api(self) -> str:
-        """Path of the API group."""
-        return f"/apis/{self.group}/{self.version}"
-
     def jobs(self, namespace: str) -> str:
         """Path of the jobs of a namespace."""
-        return f"{self.api}/namespaces/{namespace}/{self.plural}"
+        return f"/apis/{self.group}/{self.version}/namespaces/{namespace}/{self.plural}"
 
+    def manifest(self, plan: Plan) -> Object:
+        """The job of a plan."""
+        spec = self.spec(plan)
+        return {"apiVersion": f"{self.group}/{self.version}", "kind": self.name, "metadata": plan.metadata(spec), "spec": spec}
 
-def holds(job: Object, condition: str) -> bool:
-    """Whether a condition of the job is true; the order of the list says nothing."""
-    return any(item["type"] == condition and item["status"] == "True" for item in job.get("status", {}).get("conditions") or [])
+    def phase(self, job: Object) -> Phase:
+        """Read the job's status; the order of its conditions says nothing."""
+        status = job.get("status", {})
+        true = {item["type"] for item in status.get("conditions") or [] if item["status"] == "True"}
+        for condition, found in (("Failed", Phase.FAILED), (self.succeeded, Phase.SUCCEEDED), ("Suspended", Phase.SUSPENDED)):
+            if condition in true:
+                return found
+        return Phase.ACTIVE if status.get("conditions") or status.get("jobsStatus") else Phase.WAITING

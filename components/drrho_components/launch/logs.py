@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from drrho_components.launch.kube import Cluster, ClusterError
+from drrho_components.kube import Cluster, ClusterError
 
 KEPT_LINES = 200
 

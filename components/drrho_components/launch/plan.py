@@ -7,24 +7,25 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from drrho_clip.errors import ConfigError, LaunchError
 from drrho_clip.observe.logs import LEVEL
 from drrho_clip.training.config import TrainConfig
-from drrho_clip.training.launch import MODULE, cpu_environment
+from drrho_clip.training.launch import MODULE, TORCHRUN, cpu_environment
+from drrho_components.kube import Object
 from drrho_components.launch.config import JobConfig, quantity
-from drrho_components.launch.kube import Object
+from drrho_components.steps import SECRET_KEYS
 
 APP, RUN, KFP_RUN, SPEC = "app.kubernetes.io/name", "drrho-clip/run", "pipeline/runid", "drrho-clip/spec"
 QUEUE = "kueue.x-k8s.io/queue-name"
 USER = 10001  # the image's own
 HOME = "/home/drrho"
 FAILURE_FILE = "/dev/termination-log"  # what a process leaves there is in its pod's status
-SECRET_KEYS = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"}
 HANDED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", LEVEL)
 NAME_LENGTH = 52
-LATER_SECONDS = 60  # the operator's deadline lies so long after the launcher's, which says more
+LATER_SECONDS = 60
 KEPT_SECONDS = 24 * 3600  # how long a finished job may be looked at
 
 
@@ -72,7 +73,9 @@ class Plan:
     def arguments(self) -> list[str]:
         """The command of every pod: the operator says in PET_* what torchrun has to know of the others."""
         own = ["--failure-file", FAILURE_FILE, "--launcher-timeout", str(self.config.launcher_timeout)]
-        return ["torchrun", "-m", "--", MODULE, *self.command, *own]  # without -- our --run would be its --run-path
+        own += ["--holder", f"{self.namespace}/{self.name}"]  # a restarted process, on whichever node, need not wait for the last
+        # without -- our --run would be its --run-path
+        return ["python3", "-m", TORCHRUN, "-m", "--", MODULE, *self.command, *own]
 
     def env(self) -> list[Object]:
         """Environment of the container: no value that is secret, only where it is."""
@@ -94,7 +97,7 @@ class Plan:
         secret = self.config.store_secret
         return [{"name": name, "value": value} for name, value in plain.items()] + [
             {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
-            for name, key in SECRET_KEYS.items()
+            for key, name in SECRET_KEYS.items()
             if secret
         ]
 
@@ -118,10 +121,13 @@ class Plan:
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(self.shm)}},
         ]
 
-    def pod_settings(self) -> Object:
-        """The part of a pod's spec that has nothing to do with its container."""
+    def pod(self, container: Object, **settings: Any) -> Object:
+        """The template of a pod around this container, with more `settings` of its spec.
+
+        It is what the Pod Security level "restricted" asks for.
+        """
         config = self.config
-        return {
+        spec = {
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": USER,
@@ -133,7 +139,14 @@ class Plan:
             **({"tolerations": config.gpu_tolerations} if config.gpu_tolerations else {}),
             **({"serviceAccountName": config.service_account} if config.service_account else {}),
             **({"imagePullSecrets": [{"name": config.image_pull_secret}]} if config.image_pull_secret else {}),
+            "containers": [{**container, "volumeMounts": self.mounts(), "securityContext": CONTAINER_SECURITY}],
+            **settings,
         }
+        return {"metadata": {"labels": self.labels, "annotations": dict(config.annotations)}, "spec": spec}
+
+    def deadline(self) -> Object:
+        """The operator's own limit, where there is one: a little later than the launcher's, which says more."""
+        return {"activeDeadlineSeconds": self.config.deadline + LATER_SECONDS} if self.config.deadline else {}
 
 
 CONTAINER_SECURITY: Object = {
@@ -141,7 +154,6 @@ CONTAINER_SECURITY: Object = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-"""With `pod_settings` this is what the Pod Security level "restricted" asks for."""
 
 
 def label_value(text: str) -> str:

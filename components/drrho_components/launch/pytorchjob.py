@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from drrho_components.launch.kind import JobKind, Phase, holds
-from drrho_components.launch.kube import Object
-from drrho_components.launch.plan import CONTAINER_SECURITY, KEPT_SECONDS, LATER_SECONDS, Plan
+from drrho_components.kube import Object
+from drrho_components.launch.kind import JobKind
+from drrho_components.launch.plan import KEPT_SECONDS, Plan
 
 CONTAINER = "pytorch"  # the operator knows it by this name
 GRACE_SECONDS = 60  # to write a checkpoint after SIGTERM
 
 
-def manifest(plan: Plan) -> Object:
+def spec(plan: Plan) -> Object:
     """One node: a master. More: a master and workers. Elastic: workers only, all of which must be there, and may come back."""
     config = plan.config
     elastic = config.elastic == "yes"
     replicas = {"Worker": config.nodes} if elastic else {"Master": 1, "Worker": config.nodes - 1}
-    spec: Object = {
+    made: Object = {
         "nprocPerNode": str(config.processes),
         "runPolicy": {
             "cleanPodPolicy": "Running",
@@ -23,7 +23,7 @@ def manifest(plan: Plan) -> Object:
             # The operator adds up the restarts of all pods, and all of them restart when one fails: this is a little more than
             # the launcher's own budget, for the time when there is no launcher.
             "backoffLimit": (config.restarts + 1) * config.nodes,
-            **({"activeDeadlineSeconds": config.deadline + LATER_SECONDS} if config.deadline else {}),
+            **plan.deadline(),
         },
         "pytorchReplicaSpecs": {
             name: {"replicas": count, "restartPolicy": "OnFailure", "template": _template(plan)}
@@ -32,22 +32,14 @@ def manifest(plan: Plan) -> Object:
         },
     }
     if elastic:
-        spec["elasticPolicy"] = {
+        made["elasticPolicy"] = {
             "minReplicas": config.nodes,
             "maxReplicas": config.nodes,
             "maxRestarts": max(1, config.restarts),
             "rdzvBackend": "c10d",
             "rdzvId": plan.name,
         }
-    return {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": plan.metadata(spec), "spec": spec}
-
-
-def phase(job: Object) -> Phase:
-    """Read the job's status."""
-    for condition, found in (("Failed", Phase.FAILED), ("Succeeded", Phase.SUCCEEDED), ("Suspended", Phase.SUSPENDED)):
-        if holds(job, condition):
-            return found
-    return Phase.ACTIVE if job.get("status", {}).get("conditions") else Phase.WAITING
+    return made
 
 
 def first(pod: Object) -> bool | None:
@@ -59,30 +51,21 @@ def first(pod: Object) -> bool | None:
 
 
 def _template(plan: Plan) -> Object:
-    config = plan.config
     container: Object = {
         "name": CONTAINER,
         "image": plan.image,
         "command": plan.arguments(),
         "env": plan.env(),
         "resources": plan.resources(),
-        "volumeMounts": plan.mounts(),
-        "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if plan.metrics_port:
         container["ports"] = [{"name": "metrics", "containerPort": plan.metrics_port}]
-    labels = {**plan.labels, **({"drrho-clip/elastic": "true"} if config.elastic == "yes" else {})}
-    return {
-        "metadata": {"labels": labels, "annotations": dict(config.annotations)},
-        "spec": {
-            **plan.pod_settings(),
-            "containers": [container],
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": GRACE_SECONDS,
-            **({"priorityClassName": config.priority_class} if config.priority_class else {}),
-        },
-    }
+    settings = {"priorityClassName": plan.config.priority_class} if plan.config.priority_class else {}
+    pod = plan.pod(container, automountServiceAccountToken=False, terminationGracePeriodSeconds=GRACE_SECONDS, **settings)
+    if plan.config.elastic == "yes":
+        pod["metadata"]["labels"] |= {"drrho-clip/elastic": "true"}
+    return pod
 
 
 PYTORCHJOB = JobKind(
@@ -93,8 +76,8 @@ PYTORCHJOB = JobKind(
     container=CONTAINER,
     operator="Kubeflow's training operator (v1.9)",
     job_label="training.kubeflow.org/job-name",
+    succeeded="Succeeded",
     check=lambda _config: None,
-    manifest=manifest,
-    phase=phase,
+    spec=spec,
     first=first,
 )

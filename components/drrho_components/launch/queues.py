@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drrho_clip.observe import get_logger
-from drrho_components.launch.kube import Cluster, ClusterError, Object
+from drrho_components.kube import Cluster, ClusterError, Object
 
 GROUP = "/apis/kueue.x-k8s.io"
 EVERY_SECONDS = 10.0

@@ -14,10 +14,10 @@ from types import FrameType
 from drrho_clip.errors import LaunchError, StorageError
 from drrho_clip.observe import get_logger
 from drrho_clip.storage import Store, layout
+from drrho_components.kube import Cluster, ClusterError, Object, connect
 from drrho_components.launch import states
 from drrho_components.launch.incidents import Incidents
 from drrho_components.launch.kind import JobKind, Phase
-from drrho_components.launch.kube import Cluster, ClusterError, Object, connect
 from drrho_components.launch.logs import KEPT_LINES, LogFollower
 from drrho_components.launch.plan import SPEC, Plan
 from drrho_components.launch.queues import QueueNews

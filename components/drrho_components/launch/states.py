@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 
 from drrho_clip.observe.memory import MEMORY
 from drrho_clip.training.failure import CONSEQUENCES, PEER_LOST, parse_failure
-from drrho_components.launch.kube import Object
+from drrho_components.kube import Object
 
 STARTING = {"ContainerCreating", "PodInitializing"}
 OWN_ERRORS = {"ConfigError", "DataError", "ModelError", "TrainingError"}
 """Kinds of failures that another attempt with the same settings would meet again."""
 PEERS_SPEAK = re.compile(r"gloo|ProcessGroupNCCL|DistBackendError|DistNetworkError|SIGABRT|Connection (reset|closed) by peer")
-KILLED = re.compile(r"exitcode\s*: -9|Signal 9 \(SIGKILL\)")
+KILLED = "exitcode: -9"  # as torchrun logs it
 LOST = {
     "DeletionByTaintManager": "NodeLost",
     "DeletionByPodGC": "NodeLost",
@@ -133,7 +133,7 @@ def _ended(pod: Object, container: str, state: Object, key: str) -> Failure:
     name, at, code = pod["metadata"]["name"], state.get("finishedAt", ""), state.get("exitCode")
     message = (state.get("message") or "").strip()
     own = parse_failure(message)
-    if state.get("reason") == "OOMKilled" or (own is None and KILLED.search(message)):
+    if state.get("reason") == "OOMKilled" or (own is None and KILLED in message):
         sure = "ran out of memory" if state.get("reason") == "OOMKilled" else "was killed, most likely for want of memory"
         what = f"{_short(pod)} {sure} ({state.get('reason')}, exit code {code}): limit {_limit(pod, container)}"
         fix = "Raise node_memory, or lower workers or batch_size."

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from drrho_clip.errors import ConfigError
+from drrho_components.kube import Object
 from drrho_components.launch.config import JobConfig
-from drrho_components.launch.kind import JobKind, Phase, holds
-from drrho_components.launch.kube import Object
-from drrho_components.launch.plan import CONTAINER_SECURITY, LATER_SECONDS, Plan
+from drrho_components.launch.kind import JobKind
+from drrho_components.launch.plan import Plan
 
 NODE = "node"  # the replicated job of the runtime, and its container
 
 
-def manifest(plan: Plan) -> Object:
+def spec(plan: Plan) -> Object:
     """A job of the runtime `torch-distributed`, whose pods are patched to what a PyTorchJob's are."""
     config = plan.config
-    pod_spec = {
-        **plan.pod_settings(),
-        "containers": [{"name": NODE, "volumeMounts": plan.mounts(), "securityContext": CONTAINER_SECURITY}],
-    }
-    pod = {"metadata": {"labels": plan.labels, "annotations": dict(config.annotations)}, "spec": pod_spec}
-    spec: Object = {
+    pod = plan.pod({"name": NODE})
+    return {
         "runtimeRef": {"name": config.runtime},
         "trainer": {
             "image": plan.image,
@@ -37,9 +33,8 @@ def manifest(plan: Plan) -> Object:
                 },
             }
         ],
-        **({"activeDeadlineSeconds": config.deadline + LATER_SECONDS} if config.deadline else {}),
+        **plan.deadline(),
     }
-    return {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": plan.metadata(spec), "spec": spec}
 
 
 def check(config: JobConfig) -> None:
@@ -51,15 +46,6 @@ def check(config: JobConfig) -> None:
             "A TrainJob cannot set the priority class of its pods",
             fix="Use the launcher pytorchjob, or name a runtime that has it.",
         )
-
-
-def phase(job: Object) -> Phase:
-    """Read the job's status."""
-    for condition, found in (("Failed", Phase.FAILED), ("Complete", Phase.SUCCEEDED), ("Suspended", Phase.SUSPENDED)):
-        if holds(job, condition):
-            return found
-    status = job.get("status", {})
-    return Phase.ACTIVE if status.get("conditions") or status.get("jobsStatus") else Phase.WAITING
 
 
 def first(pod: Object) -> bool | None:
@@ -75,8 +61,8 @@ TRAINJOB = JobKind(
     container=NODE,
     operator="Kubeflow Trainer (v2.2 or later)",
     job_label="jobset.sigs.k8s.io/jobset-name",
+    succeeded="Complete",
     check=check,
-    manifest=manifest,
-    phase=phase,
+    spec=spec,
     first=first,
 )

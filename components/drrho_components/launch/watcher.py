@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from drrho_clip.observe import get_logger
-from drrho_components.launch.kube import Cluster, ClusterError, Object
+from drrho_components.kube import Cluster, ClusterError, Object
 
 WATCH_SECONDS = 50
 AGAIN_SECONDS = 2.0

@@ -13,12 +13,15 @@ from urllib.parse import urlsplit
 
 from drrho_clip.doctor import Finding, check_store
 from drrho_clip.errors import DrrhoError
-from drrho_pipelines.cluster.connection import CONFIG_MAP, Cluster, Forbidden, config_map, connect
+from drrho_components.kube import Cluster, Forbidden, connect
+from drrho_components.rights import FIX
+from drrho_components.steps import SECRET_KEYS
+from drrho_pipelines.cluster.defaults import config_map
 from drrho_pipelines.cluster.kinds import kinds
 from drrho_pipelines.cluster.resources import gpus, queue, server
-from drrho_pipelines.cluster.rights import FIX, rights
+from drrho_pipelines.cluster.rights import rights
 from drrho_pipelines.parameters import SHARED
-from drrho_pipelines.pods import KEYS, POD_PARAMETERS
+from drrho_pipelines.pods import CONFIG_MAP, POD_PARAMETERS
 
 ACCOUNTS = ("pipeline-runner", "default-editor")
 """What runs have as service account: of Kubeflow Pipelines alone, and in a profile."""
@@ -41,7 +44,7 @@ def examine_cluster(wanted: Wanted) -> list[Finding]:
     """Look at everything; what cannot be looked at is a finding too. Nothing is written but a probe in the store."""
     try:
         cluster = connect(wanted.context, wanted.namespace)
-        version = (cluster.get("/version") or {}).get("gitVersion", "of unknown version")
+        version = cluster.get("/version").get("gitVersion", "of unknown version")
     except DrrhoError as error:
         return [_broken("cluster", error)]
     found = [Finding("cluster", True, f"Kubernetes {version} at {cluster.server}")]
@@ -72,7 +75,7 @@ def _broken(name: str, error: DrrhoError) -> Finding:
 
 
 def _namespace(cluster: Cluster) -> Iterator[Finding]:
-    if cluster.get(f"/api/v1/namespaces/{cluster.namespace}") is None:
+    if cluster.find(f"/api/v1/namespaces/{cluster.namespace}") is None:
         yield Finding("namespace", False, f"there is no namespace '{cluster.namespace}'", "Name another with --namespace.")
     else:
         yield Finding("namespace", True, cluster.namespace)
@@ -88,7 +91,7 @@ def _account(cluster: Cluster) -> str:
     """The service account that Kubeflow's runs have here; empty where it is neither, or may not be seen."""
     for name in ACCOUNTS:
         try:
-            if cluster.get(f"/api/v1/namespaces/{cluster.namespace}/serviceaccounts/{name}") is not None:
+            if cluster.find(f"/api/v1/namespaces/{cluster.namespace}/serviceaccounts/{name}") is not None:
                 return name
         except Forbidden:
             pass
@@ -99,18 +102,20 @@ def _secret(cluster: Cluster, name: str) -> Iterator[Finding]:
     if not name:
         yield Finding("secret", None, "none is used: pods have their rights from elsewhere")
         return
-    found = cluster.get(f"/api/v1/namespaces/{cluster.namespace}/secrets/{name}")
-    wanted = " ".join(f"--from-literal={key}=..." for key in KEYS)
+    found = cluster.find(f"/api/v1/namespaces/{cluster.namespace}/secrets/{name}")
+    wanted = " ".join(f"--from-literal={key}=..." for key in SECRET_KEYS)
     make = f"kubectl create secret generic {name} -n {cluster.namespace} {wanted}"
     if found is None:
         fix = f"Make it: {make}; or name another with --secret, as in store_secret of the run (empty: none is needed)."
         yield Finding("secret", False, f"there is no secret '{name}' in {cluster.namespace}", fix)
         return
     keys = found.get("data") or {}
-    if missing := [key for key in KEYS if not keys.get(key)]:
-        yield Finding("secret", False, f"'{name}' has no {' and no '.join(missing)}", f"Its keys must be {', '.join(KEYS)}.")
+    if missing := [key for key in SECRET_KEYS if not keys.get(key)]:
+        yield Finding(
+            "secret", False, f"'{name}' has no {' and no '.join(missing)}", f"Its keys must be {', '.join(SECRET_KEYS)}."
+        )
     else:
-        yield Finding("secret", True, f"'{name}' with {', '.join(KEYS)}")
+        yield Finding("secret", True, f"'{name}' with {', '.join(SECRET_KEYS)}")
 
 
 def _defaults(cluster: Cluster) -> Iterator[Finding]:
@@ -131,10 +136,10 @@ def _store(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
     with suppress(Forbidden):
         values = config_map(cluster) or {}
     with suppress(Forbidden):
-        secret = cluster.get(f"/api/v1/namespaces/{cluster.namespace}/secrets/{wanted.secret}") if wanted.secret else None
+        secret = cluster.find(f"/api/v1/namespaces/{cluster.namespace}/secrets/{wanted.secret}") if wanted.secret else None
         keys = (secret or {}).get("data") or {}
     uri = wanted.store or values.get("store") or SHARED["store"]
-    settings = {variable: base64.b64decode(keys[key]).decode() for key, variable in KEYS.items() if keys.get(key)}
+    settings = {variable: base64.b64decode(keys[key]).decode() for key, variable in SECRET_KEYS.items() if keys.get(key)}
     if values.get("store_endpoint") and not os.environ.keys() & {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"}:
         settings["AWS_ENDPOINT_URL"] = values["store_endpoint"]
     with _environment(settings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from drrho_clip.doctor import Finding
-from drrho_pipelines.cluster.connection import Cluster, Forbidden
+from drrho_components.kube import Cluster, Forbidden
 
 TRAINER = "trainer.kubeflow.org/v1alpha1"
 RUNTIME = "torch-distributed"
@@ -48,7 +48,7 @@ def _jobs(cluster: Cluster, there: set[str]) -> Iterator[Finding]:
 def _trainer_version(cluster: Cluster, lacking: bool | None) -> Finding:
     """The version is not written anywhere; the field `runtimePatches` came with 2.2 and is what the launcher fills."""
     try:
-        schema = cluster.get(f"/openapi/v3/apis/{TRAINER}") or {}
+        schema = cluster.find(f"/openapi/v3/apis/{TRAINER}") or {}
     except Forbidden:
         return Finding("TrainJob", None, f"{TRAINER}, version not known: its schema may not be read")
     if "runtimePatches" not in str(schema):
@@ -60,7 +60,7 @@ def _trainer_version(cluster: Cluster, lacking: bool | None) -> Finding:
 
 def _runtime(cluster: Cluster, lacking: bool | None) -> Finding:
     try:
-        found = cluster.get(f"/apis/{TRAINER}/clustertrainingruntimes/{RUNTIME}")
+        found = cluster.find(f"/apis/{TRAINER}/clustertrainingruntimes/{RUNTIME}")
     except Forbidden:
         return Finding("runtime", None, f"you may not see whether the ClusterTrainingRuntime '{RUNTIME}' is there")
     if found is None:
@@ -70,7 +70,7 @@ def _runtime(cluster: Cluster, lacking: bool | None) -> Finding:
 
 def _kueue(cluster: Cluster) -> str:
     """The group version of Kueue that the server prefers, empty without Kueue."""
-    group = cluster.get("/apis/kueue.x-k8s.io")
+    group = cluster.find("/apis/kueue.x-k8s.io")
     return str(group["preferredVersion"]["groupVersion"]) if group else ""
 
 
@@ -87,7 +87,7 @@ def _prometheus(cluster: Cluster, there: set[str]) -> Iterator[Finding]:
         return
     path = f"/apis/monitoring.coreos.com/v1/namespaces/{cluster.namespace}/podmonitors/drrho-clip"
     try:
-        found = cluster.get(path)
+        found = cluster.find(path)
     except Forbidden:
         yield Finding("Prometheus", None, "its operator is there; you may not see whether our PodMonitor is")
         return

@@ -9,12 +9,12 @@ from typing import Any
 
 from drrho_clip.doctor import Finding
 from drrho_clip.errors import nearest
-from drrho_pipelines.cluster.connection import Cluster
+from drrho_components.kube import Cluster
 
 
 def gpus(cluster: Cluster) -> Iterator[Finding]:
     """What nodes offer beside CPU, memory and disk; resources of vendors have a domain in their names."""
-    nodes = (cluster.get("/api/v1/nodes") or {"items": []})["items"]
+    nodes = cluster.get("/api/v1/nodes")["items"]
     totals, holders, closed = Counter[str](), Counter[str](), 0
     for node in nodes:
         offered = {name: int(count) for name, count in node["status"].get("allocatable", {}).items() if _of_a_vendor(name, count)}
@@ -50,8 +50,8 @@ def queue(cluster: Cluster, name: str, there: set[str]) -> Iterator[Finding]:
                 "queue", False, f"'{name}' cannot be: the cluster has no Kueue", "Install Kueue, or leave the queue out."
             )
         return
-    group = (cluster.get("/apis/kueue.x-k8s.io") or {})["preferredVersion"]["groupVersion"]
-    found = cluster.get(f"/apis/{group}/namespaces/{cluster.namespace}/localqueues") or {"items": []}
+    group = (cluster.find("/apis/kueue.x-k8s.io") or {})["preferredVersion"]["groupVersion"]
+    found = cluster.find(f"/apis/{group}/namespaces/{cluster.namespace}/localqueues") or {"items": []}
     queues = {item["metadata"]["name"]: item for item in found["items"]}
     if not name:
         detail = f"in {cluster.namespace}: {', '.join(sorted(queues)) or 'none'}"

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from drrho_clip.cli import setup, steps, studies, watching
+from drrho_clip.cli import setup, steps, studies, verifying, watching
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import configure_logs
 from drrho_clip.observe.logs import LEVEL
@@ -45,6 +45,7 @@ def make_app() -> typer.Typer:
         steps.evaluate,
         steps.report,
         watching.watch,
+        verifying.verify,
         studies.advise,
         setup.version,
     ):

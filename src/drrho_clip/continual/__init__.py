@@ -2,13 +2,10 @@
 
 from drrho_clip.continual.arrivals import Work, find_work
 from drrho_clip.continual.config import LeaseConfig, PromoteConfig
-from drrho_clip.continual.lease import KeptLease, Lease, take_lease
 from drrho_clip.continual.promotion import Decision, Promoted, find_promoted, promote
 
 __all__ = [
     "Decision",
-    "KeptLease",
-    "Lease",
     "LeaseConfig",
     "PromoteConfig",
     "Promoted",
@@ -16,5 +13,4 @@ __all__ = [
     "find_promoted",
     "find_work",
     "promote",
-    "take_lease",
 ]

@@ -109,6 +109,11 @@ def run_launcher(name: str) -> str:
     return f"{run(name)}/launcher.json"
 
 
+def run_lease(name: str) -> str:
+    """Who trains a run, so that no two processes write it."""
+    return f"{run(name)}/lease.json"
+
+
 def run_pod_log(name: str, pod: str) -> str:
     """The last lines of a pod that failed while it trained a run."""
     return f"{run(name)}/logs/{pod}.log"

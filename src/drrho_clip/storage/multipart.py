@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,12 +21,15 @@ IN_FLIGHT = 4
 
 @dataclass
 class MultipartUpload:
-    """The upload of a file of `size` bytes as one object; `client` is a boto3 S3 client."""
+    """The upload of `size` bytes as one object; `client` is a boto3 S3 client.
+
+    `read` gives the bytes from a start to a stop; it is called from several threads, and again when a request is repeated.
+    """
 
     client: Any
     bucket: str
     key: str
-    path: Path
+    read: Callable[[int, int], bytes]
     size: int
     md5s: list[bytes] = field(default_factory=list)
 
@@ -53,14 +57,7 @@ class MultipartUpload:
 
     def _send(self, upload: dict[str, str], part_bytes: int, start: int) -> tuple[str, bytes]:
         """Send the part that begins at `start`; return its ETag and md5."""
-        length = min(part_bytes, self.size - start)
-        with self.path.open("rb") as stream:
-            stream.seek(start)
-            data = stream.read(length)
-        if len(data) != length:
-            raise StorageError(
-                "The file was cut while it was uploaded", where=str(self.path), fix="Upload it when it is complete."
-            )
+        data = self.read(start, min(start + part_bytes, self.size))
         response = self.client.upload_part(**upload, PartNumber=start // part_bytes + 1, Body=data)
         return str(response["ETag"]), _md5(data)
 
@@ -69,6 +66,16 @@ class MultipartUpload:
             self.client.abort_multipart_upload(**upload)
         except (BotoCoreError, ClientError):
             return  # the failure that led here says more
+
+
+def read_file(path: Path, start: int, stop: int) -> bytes:
+    """The bytes of a file from `start` to `stop`; StorageError if it ends before."""
+    with path.open("rb") as stream:
+        stream.seek(start)
+        data = stream.read(stop - start)
+    if len(data) != stop - start:
+        raise StorageError("The file was cut while it was uploaded", where=str(path), fix="Upload it when it is complete.")
+    return data
 
 
 def _md5(data: bytes) -> bytes:

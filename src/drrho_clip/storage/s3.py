@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
@@ -14,11 +15,13 @@ from botocore.exceptions import ClientError
 from drrho_clip.errors import ObjectChanged, ObjectMissing, StorageError
 from drrho_clip.storage.base import Bytes, ObjectInfo, Store, check_key, check_prefix
 from drrho_clip.storage.files import disk_errors
-from drrho_clip.storage.multipart import PART_BYTES, MultipartUpload
+from drrho_clip.storage.multipart import PART_BYTES, MultipartUpload, read_file
 from drrho_clip.storage.ranged import RangedReader
 from drrho_clip.storage.s3_client import Connection
 
 _BUFFER = 1 << 20
+LARGEST_PUT = 64 << 20
+"""Bytes that go in one request: what is broken off is sent again whole, and a server takes 5 GiB at most."""
 
 
 class S3Store(Store):
@@ -65,7 +68,10 @@ class S3Store(Store):
             return stream.readall()
 
     def write(self, key: str, data: Bytes, *, if_absent: bool = False, if_match: str | None = None) -> ObjectInfo:
-        """Put an object in one request, conditionally where asked."""
+        """Put an object in one request, conditionally where asked; a large one without a condition in parts."""
+        if len(data) > LARGEST_PUT and not if_absent and if_match is None:
+            view = memoryview(data)
+            return self._in_parts(key, lambda start, stop: bytes(view[start:stop]), len(data))
         condition: dict[str, str] = {}
         if if_absent:
             condition["IfNoneMatch"] = "*"
@@ -92,14 +98,17 @@ class S3Store(Store):
             size = path.stat().st_size
             if size <= PART_BYTES:
                 return self.write(key, path.read_bytes(), if_absent=if_absent)
-            upload = MultipartUpload(self.connection.client, self.bucket, self._full(key), path, size)
-            try:
-                with self.connection.errors(self.uri_of(key)):
-                    etag = upload.run(if_absent=if_absent)
-            except StorageError as error:
-                if not self._refused_itself(error, ObjectInfo(key, size, upload.etag)):
-                    raise
-                etag = upload.etag
+            return self._in_parts(key, partial(read_file, path), size, if_absent=if_absent)
+
+    def _in_parts(self, key: str, read: Callable[[int, int], bytes], size: int, *, if_absent: bool = False) -> ObjectInfo:
+        upload = MultipartUpload(self.connection.client, self.bucket, self._full(key), read, size)
+        try:
+            with self.connection.errors(self.uri_of(key)):
+                etag = upload.run(if_absent=if_absent)
+        except StorageError as error:
+            if not self._refused_itself(error, ObjectInfo(key, size, upload.etag)):
+                raise
+            etag = upload.etag
         info = self.head(key)
         if if_absent and info is not None and info.etag != etag:  # the server looked, and completed, in two steps
             raise ObjectChanged("Another upload of this object won", where=self.uri_of(key))

@@ -67,7 +67,7 @@ def _train(options: argparse.Namespace) -> None:
     with LauncherWatch(store, config.run, options.launcher_timeout) as watch, MemoryWatch() if first else nullcontext():
         try:
             with distributed.process_group(config.collective_timeout):
-                work(config, config.dataset_version, store, watch)
+                work(config, config.dataset_version, store, watch, options.holder)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 f"The GPU's memory is used up: {str(error).splitlines()[0]}",
@@ -83,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--failure-file", help="where to write the error that ended the process, as JSON")
     parser.add_argument("--log-to-stdout", action="store_true", help="send the log to stdout instead of stderr")
     parser.add_argument("--launcher-timeout", type=float, default=0, help="seconds without its launcher after which it ends")
+    parser.add_argument(
+        "--holder", default="", help="who has the run, where several processes in turn are one (default: this process)"
+    )
     for key in sorted(FREE):
         parser.add_argument("--" + key.replace("_", "-"), type=int, help="instead of the recorded value")
     return parser

@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from copy import deepcopy
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -47,10 +51,12 @@ class Checkpoints:
     """The checkpoints of one run: `save` and `restore` a model, its optimiser and its objective, plus a few plain values.
 
     `by_rows` is state of the size of the dataset. Its slices do not depend on the number of ranks: any other number can resume.
+    `start` and `finish` are the two halves of `save`, for training that goes on while the files are on their way.
     """
 
-    def __init__(self, store: Store, run: str, keep: int) -> None:
-        self.store, self.run, self.keep = store, run, keep
+    def __init__(self, store: Store, run: str, keep: int, keep_every: int = 0) -> None:
+        self.store, self.run, self.keep, self.keep_every = store, run, keep, keep_every
+        self._upload: _Upload | None = None
 
     def save(
         self,
@@ -59,31 +65,55 @@ class Checkpoints:
         state: Mapping[str, Any],
         by_rows: Mapping[str, ByRows] | None = None,
     ) -> None:
-        """Publish step N: files first, marker last; then drop what `keep` newer checkpoints made superfluous.
+        """Publish step N: files first, marker last; then drop all but the newest `keep` and the multiples of `keep_every`."""
+        self.start(step, parts, state, by_rows)
+        self.finish()
 
-        All ranks call it: each writes its part of the slices.
+    def start(
+        self,
+        step: int,
+        parts: Mapping[str, nn.Module | torch.optim.Optimizer],
+        state: Mapping[str, Any],
+        by_rows: Mapping[str, ByRows] | None = None,
+    ) -> None:
+        """Copy everything as it is now, and begin to write it; all ranks call it, and share the files.
+
+        A checkpoint that is still on its way is finished first: one at a time takes memory.
         """
+        self.finish()
+        own = {
+            name: save(tensors())
+            for number, (name, tensors) in enumerate(_files(parts, by_rows or {}))
+            if number % distributed.world_size() == distributed.rank()
+        }
+        self._upload = _Upload(self.store, self.run, step, deepcopy(dict(state)), own)
+
+    @property
+    def started(self) -> bool:
+        """Whether a checkpoint is to be finished; the same on every rank."""
+        return self._upload is not None
+
+    @property
+    def uploading(self) -> bool:
+        """Whether files of this rank are still on their way."""
+        return self._upload is not None and not self._upload.done()
+
+    def finish(self) -> int:
+        """Wait for the files of every rank and publish what was started; return its step, 0 where nothing was.
+
+        All ranks call it. StorageError where the store did not take a file.
+        """
+        if self._upload is None:
+            return 0
+        upload, self._upload = self._upload, None
         files: Files = {}
-        for number, (name, rows, start) in enumerate(_slices(by_rows or {})):
-            if number % distributed.world_size() == distributed.rank():
-                value = rows.read_rows(start, min(start + SLICE_ROWS, rows.samples))
-                files |= self._write(step, f"{name}.{start:012d}.safetensors", {"rows": value})
-        for of_rank in distributed.gather_objects(files):
+        for of_rank in distributed.gather_objects(upload.result()):
             files |= of_rank
         if distributed.rank() == 0:
-            for name, part in parts.items():
-                files |= self._write(step, f"{name}.safetensors", _tensors(part))
-            self._finish(step, state, files)
-
-    def _write(self, step: int, name: str, tensors: dict[str, Tensor]) -> Files:
-        data = save(tensors)
-        self.store.write(f"{layout.checkpoint(self.run, step)}/{name}", data)
-        return {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
-
-    def _finish(self, step: int, state: Mapping[str, Any], files: Files) -> None:
-        marker = json.dumps({"step": step, "state": dict(state), "files": files}, indent=1)
-        self.store.write(layout.checkpoint_marker(self.run, step), marker.encode())
-        self._prune()
+            marker = json.dumps({"step": upload.step, "state": upload.state, "files": files}, indent=1)
+            self.store.write(layout.checkpoint_marker(self.run, upload.step), marker.encode())
+            self._prune()
+        return upload.step
 
     def restore(
         self, parts: Mapping[str, nn.Module | torch.optim.Optimizer], by_rows: Mapping[str, ByRows] | None = None
@@ -130,21 +160,57 @@ class Checkpoints:
             yield int(info.key.split("/step-")[1].split("/")[0]), info.key
 
     def _prune(self) -> None:
-        old = set(self.steps()[self.keep :])
+        old = {step for step in self.steps()[self.keep :] if not self.keep_every or step % self.keep_every}
         keys = sorted((key for step, key in self._keys() if step in old), key=lambda key: not key.endswith("COMPLETE.json"))
         for key in keys:  # the marker goes first, so that a half-deleted checkpoint is none
             self.store.delete(key)
 
 
-def _slices(by_rows: Mapping[str, ByRows]) -> Iterator[tuple[str, ByRows, int]]:
+class _Upload:
+    """The files of one rank on their way into the store, in a thread."""
+
+    def __init__(self, store: Store, run: str, step: int, state: dict[str, Any], contents: dict[str, bytes]) -> None:
+        self.step, self.state = step, state
+        self._store, self._folder = store, layout.checkpoint(run, step)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._written = self._pool.submit(copy_context().run, self._write, contents)
+        self._pool.shutdown(wait=False)
+
+    def done(self) -> bool:
+        """Whether all are written, or one could not be."""
+        return self._written.done()
+
+    def result(self) -> Files:
+        """Wait for the end; size and sha256 of each file. StorageError."""
+        return self._written.result()
+
+    def _write(self, contents: dict[str, bytes]) -> Files:
+        files: Files = {}
+        while contents:  # each is let go when it is written
+            name, data = contents.popitem()
+            self._store.write(f"{self._folder}/{name}", data)
+            files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        return files
+
+
+def _files(
+    parts: Mapping[str, nn.Module | torch.optim.Optimizer], by_rows: Mapping[str, ByRows]
+) -> Iterator[tuple[str, Callable[[], dict[str, Tensor]]]]:
+    """Name of each file of a checkpoint, and what makes its tensors."""
+    for name, part in parts.items():
+        yield f"{name}.safetensors", partial(_tensors, part)
     for name, rows in by_rows.items():
         for start in range(0, rows.samples, SLICE_ROWS):
-            yield name, rows, start
+            yield f"{name}.{start:012d}.safetensors", partial(_slice, rows, start)
+
+
+def _slice(rows: ByRows, start: int) -> dict[str, Tensor]:
+    return {"rows": rows.read_rows(start, min(start + SLICE_ROWS, rows.samples))}
 
 
 def _tensors(part: nn.Module | torch.optim.Optimizer) -> dict[str, Tensor]:
     if isinstance(part, nn.Module):
-        return {name: value.detach().cpu().contiguous().clone() for name, value in part.state_dict().items()}
+        return {name: value.detach().cpu().contiguous().clone() for name, value in part.state_dict().items()}  # some are tied
     state = part.state_dict()["state"]
     return {
         f"{number}.{name}": torch.as_tensor(value).cpu().contiguous()

@@ -80,7 +80,10 @@ class TrainConfig(Config):
     workers: int = Field(0, ge=0, description="Data workers of each process; 0 = read in the process itself")
     record_weights: Literal["yes", "no"] = Field("yes", description="Keep every sample's weight, for the report and for curation")
     checkpoint_steps: int = Field(1000, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept")
+    keep_checkpoint_every: int = Field(
+        0, ge=0, description="Checkpoints whose step is a multiple of it are kept for good, to be evaluated later; 0 = none"
+    )
     log_steps: int = Field(10, ge=1)
     collective_timeout: int = Field(
         300, ge=10, description="Seconds that a process waits for another one before it takes it for lost and ends"

@@ -15,6 +15,7 @@ from drrho_clip.errors import DrrhoError, TrainingError
 from drrho_clip.training.failure import CONSEQUENCES, parse_failure
 
 MODULE = "drrho_clip.training"
+TORCHRUN = "drrho_clip.training.torchrun"
 ON_CPUS = {
     # glibc: keep what a step frees for the next one. Pages given back and faulted in again cost 3 to 10% of a step.
     "MALLOC_MMAP_THRESHOLD_": str(2**25),

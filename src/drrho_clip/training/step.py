@@ -22,7 +22,15 @@ Launch = Callable[[list[str]], None]
 """Runs the training command (the arguments of `python -m drrho_clip.training`) on some processes; raises when it fails."""
 
 ADVICE_PAIRS = 4096
-FREE = {"workers", "checkpoint_steps", "keep_checkpoints", "log_steps", "collective_timeout", "metrics_port"}
+FREE = {
+    "workers",
+    "checkpoint_steps",
+    "keep_checkpoints",
+    "keep_checkpoint_every",
+    "log_steps",
+    "collective_timeout",
+    "metrics_port",
+}
 """Settings that may differ when a run goes on: they change nothing of its result."""
 
 

@@ -21,6 +21,7 @@ from drrho_clip.method.contrastive import Pair
 from drrho_clip.method.objective import Objective, ObjectiveResult, SelectedContrastive
 from drrho_clip.method.weights import SampleWeights
 from drrho_clip.observe import get_logger, progress
+from drrho_clip.storage.lease import KeptLease
 from drrho_clip.training.accumulation import forward_backward
 from drrho_clip.training.checkpoint import ByRows, Checkpoints
 from drrho_clip.training.config import TrainConfig
@@ -86,6 +87,7 @@ class Trainer:
         history: History,
         checkpoints: Checkpoints,
         watch: LauncherWatch | None = None,
+        owner: KeptLease | None = None,
     ) -> None:
         self.config, self.make, self.history, self.checkpoints = config, make, history, checkpoints
         self.device = distributed.local_device()
@@ -108,6 +110,7 @@ class Trainer:
         self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.variances = Variances(config.steps)
         self.watch = watch or LauncherWatch(history.store, config.run, timeout=0)
+        self.owner, self.saving_since = owner, 0.0
         self.sigterm = False
 
     def run(self) -> None:
@@ -142,13 +145,17 @@ class Trainer:
             interval.skipped += int((~batch.valid).sum())
             if self.weights is not None:
                 self.weights.record(batch.index, result.weights, result.losses, batch.valid)
-            last, stop = self.step == config.steps, Stop(distributed.largest(self._stop(), self.device))
+            last = self.step == config.steps
+            reason, uploading = distributed.largest((self._stop(), self.checkpoints.uploading), self.device)
+            stop = Stop(reason)
+            if self.checkpoints.started and not uploading:
+                self._finish_checkpoint()
             saving = last or stop or self.step % config.checkpoint_steps == 0
             if saving or self.step % config.log_steps == 0:
                 self._log(interval, batch, features, result, norm)
                 interval = Interval(started=time.monotonic())
             if saving:
-                self._save()
+                self._save(wait=last or bool(stop))
             if stop and not last:
                 raise Interrupted(stop)
             waiting = time.monotonic()
@@ -229,6 +236,7 @@ class Trainer:
         return max(value[0] for value in values), max(value[1] for value in values)
 
     def _stop_on_nonfinite(self) -> None:
+        self._finish_checkpoint()
         if distributed.rank() == 0:
             self.history.flush()
             # Whoever alerts on it learns of it from here alone; the other ranks wait, or their end would end this one.
@@ -246,15 +254,26 @@ class Trainer:
             fix="Lower learning_rate, raise warmup_steps or temperature, or set gradient_clip, under a new run name.",
         )
 
-    def _save(self) -> None:
-        started = time.monotonic()
+    def _save(self, *, wait: bool) -> None:
+        """Start a checkpoint, which is finished beside the training, or at once where no step follows it."""
+        self._finish_checkpoint()
+        self.saving_since = time.monotonic()
         if distributed.rank() == 0:
             self.history.flush()
         state: dict[str, Any] = {"seconds": self.seconds, "skipped": self.skipped, "variances": self.variances.state()}
-        self.checkpoints.save(self.step, self.parts, state, self.by_rows)
+        self.checkpoints.start(self.step, self.parts, state, self.by_rows)
         if distributed.rank() == 0:
-            self.history.metrics.update({"checkpoint_step": self.step, "checkpoint_seconds": time.monotonic() - started})
+            self.history.metrics.update({"checkpoint_stall_seconds": time.monotonic() - self.saving_since})
+        if wait:
+            self._finish_checkpoint()
         distributed.barrier()
+
+    def _finish_checkpoint(self) -> None:
+        if self.owner is not None:
+            self.owner.check()
+        step = self.checkpoints.finish()
+        if step and distributed.rank() == 0:
+            self.history.metrics.update({"checkpoint_step": step, "checkpoint_seconds": time.monotonic() - self.saving_since})
 
     def _resume(self) -> None:
         self.step, state = self.checkpoints.restore(self.parts, self.by_rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
@@ -24,10 +25,12 @@ from drrho_clip.method.weights import SampleWeights
 from drrho_clip.models import architecture_info, create_model, save_export, tokenizer
 from drrho_clip.observe import MetricSet, metrics_of
 from drrho_clip.storage import Store, layout
+from drrho_clip.storage.lease import KeptLease
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.config import TrainConfig
 from drrho_clip.training.heartbeat import LauncherWatch
 from drrho_clip.training.history import History
+from drrho_clip.training.ownership import take_run, this_process
 from drrho_clip.training.step import sample_order
 from drrho_clip.training.summary import TrainSummary
 from drrho_clip.training.trainer import Trainer
@@ -43,11 +46,22 @@ WEIGHTS = pa.schema(
 )
 
 
-def work(config: TrainConfig, dataset_version: int, store: Store, watch: LauncherWatch | None = None) -> None:
+def work(config: TrainConfig, dataset_version: int, store: Store, watch: LauncherWatch | None = None, holder: str = "") -> None:
     """Train (or go on training) as one of the processes of the group; finished training only publishes what is missing.
 
-    With a `watch`, training stops after a checkpoint when the launcher is lost.
+    With a `watch`, training stops after a checkpoint when the launcher is lost. Rank 0 has the run's lease as `holder`, by
+    default as this very process; TrainingError where somebody else trains the run, LeaseLost where another took it for dead.
     """
+    with ExitStack() as stack:
+        owner = None
+        if distributed.rank() == 0:
+            owner = stack.enter_context(take_run(store, config.run, holder or this_process()))
+            owner.finished()
+        distributed.barrier()  # nobody reads checkpoints that another run still writes
+        _work(config, dataset_version, store, watch, owner)
+
+
+def _work(config: TrainConfig, dataset_version: int, store: Store, watch: LauncherWatch | None, owner: KeptLease | None) -> None:
     manifest = load_manifest(store, config.dataset, dataset_version)
     make = batch_maker(config, manifest, store)
     torch.manual_seed(config.seed)
@@ -60,13 +74,15 @@ def work(config: TrainConfig, dataset_version: int, store: Store, watch: Launche
     if config.metrics_port and distributed.leads_node():
         metrics.serve(config.metrics_port)
     history = History(store, config.run, metrics)
-    checkpoints = Checkpoints(store, config.run, config.keep_checkpoints)
-    trainer = Trainer(config, model, objective, make, history, checkpoints, watch)
+    checkpoints = Checkpoints(store, config.run, config.keep_checkpoints, config.keep_checkpoint_every)
+    trainer = Trainer(config, model, objective, make, history, checkpoints, watch, owner)
     try:
         trainer.run()
     finally:
         if distributed.rank() == 0:
             history.close()
+    if owner is not None:
+        owner.check()
     if distributed.rank() == 0:
         publish(trainer, manifest, store)
     distributed.barrier()

@@ -16,7 +16,6 @@ from pydantic import Field
 from drrho_clip.errors import ConfigError, DataError, LeaseLost, ObjectChanged, StorageError
 from drrho_clip.observe import get_logger
 from drrho_clip.schema import Config
-from drrho_clip.storage import layout
 
 if TYPE_CHECKING:
     from drrho_clip.storage import Store
@@ -37,43 +36,43 @@ class Lease(Config):
         return bool(self.holder) and now < self.expires
 
 
-def take_lease(store: Store, name: str, holder: str, seconds: float) -> Lease:
-    """Take the lease `name` for `holder`, who may have it already; return it as it then is: where it was taken, another's."""
+def take_lease(store: Store, key: str, holder: str, seconds: float) -> Lease:
+    """Take the lease at `key` for `holder`, who may have it already; return it as it then is: where it was taken, another's."""
     if not holder:
         raise ConfigError("A lease needs a holder", fix="Give the name of the run that takes it.")
     while True:
         now = time.time()
-        lease, etag = _read(store, name)
+        lease, etag = _read(store, key)
         if lease is not None and lease.held(now) and lease.holder != holder:
             return lease
         mine = Lease(holder=holder, seconds=seconds, expires=now + seconds)
-        if _write(store, name, mine, etag):
+        if _write(store, key, mine, etag):
             return mine
 
 
-def renew_lease(store: Store, name: str, holder: str) -> Lease:
+def renew_lease(store: Store, key: str, holder: str) -> Lease:
     """Extend the lease by its time, also one that ran out unnoticed; LeaseLost where somebody else has it or nobody does."""
     while True:
-        lease, etag = _read(store, name)
+        lease, etag = _read(store, key)
         if lease is None or lease.holder != holder:
             raise LeaseLost(
                 f"'{holder}' no longer holds the lease: "
                 + (f"'{lease.holder}' does" if lease and lease.holder else "nobody does"),
-                where=store.uri_of(layout.lease(name)),
+                where=store.uri_of(key),
                 fix="It ran out while this run did nothing, for instance because it waited for a node: raise lease_minutes.",
             )
         renewed = lease.model_copy(update={"expires": time.time() + lease.seconds})
-        if _write(store, name, renewed, etag):
+        if _write(store, key, renewed, etag):
             return renewed
 
 
-def release_lease(store: Store, name: str, holder: str) -> None:
+def release_lease(store: Store, key: str, holder: str) -> None:
     """Give the lease back; what somebody else holds stays as it is."""
     while True:
-        lease, etag = _read(store, name)
+        lease, etag = _read(store, key)
         if lease is None or lease.holder != holder:
             return
-        if _write(store, name, lease.model_copy(update={"holder": "", "expires": 0.0}), etag):
+        if _write(store, key, lease.model_copy(update={"holder": "", "expires": 0.0}), etag):
             return
 
 
@@ -83,9 +82,10 @@ class KeptLease:
     Entering takes it up again where the step before failed and gave it back; LeaseLost where somebody else has it.
     """
 
-    def __init__(self, store: Store, name: str, holder: str, seconds: float) -> None:
-        self._store, self._name, self._holder, self._seconds = store, name, holder, seconds
+    def __init__(self, store: Store, key: str, holder: str, seconds: float) -> None:
+        self._store, self._key, self._holder, self._seconds = store, key, holder, seconds
         self._finished = False
+        self._lost: LeaseLost | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -93,11 +93,16 @@ class KeptLease:
         """The work that the lease is for ends with this block."""
         self._finished = True
 
+    def check(self) -> None:
+        """LeaseLost where somebody else has it: to be called before what only its holder may do."""
+        if self._lost is not None:
+            raise self._lost
+
     def __enter__(self) -> Self:
         """See the class."""
-        lease = take_lease(self._store, self._name, self._holder, self._seconds)
+        lease = take_lease(self._store, self._key, self._holder, self._seconds)
         if lease.holder != self._holder:
-            renew_lease(self._store, self._name, self._holder)  # raises, and says who has it
+            renew_lease(self._store, self._key, self._holder)  # raises, and says who has it
         self._thread.start()
         return self
 
@@ -107,23 +112,23 @@ class KeptLease:
         self._thread.join()
         if self._finished or kind is not None:
             try:
-                release_lease(self._store, self._name, self._holder)
+                release_lease(self._store, self._key, self._holder)
             except StorageError as failure:  # it expires by itself; the error that ended the block is the one to show
-                get_logger().warning("lease_not_released", lease=self._name, reason=str(failure))
+                get_logger().warning("lease_not_released", lease=self._key, reason=str(failure))
 
     def _renew(self) -> None:
         while not self._end.wait(self._seconds / RENEWALS):
             try:
-                renew_lease(self._store, self._name, self._holder)
-            except LeaseLost as error:  # what is published has conditions of its own
-                get_logger().error("lease_lost", lease=self._name, reason=str(error))
+                renew_lease(self._store, self._key, self._holder)
+            except LeaseLost as error:
+                self._lost = error
+                get_logger().error("lease_lost", lease=self._key, reason=str(error))
                 return
             except StorageError as error:
-                get_logger().warning("lease_not_renewed", lease=self._name, reason=str(error))
+                get_logger().warning("lease_not_renewed", lease=self._key, reason=str(error))
 
 
-def _read(store: Store, name: str) -> tuple[Lease | None, str | None]:
-    key = layout.lease(name)
+def _read(store: Store, key: str) -> tuple[Lease | None, str | None]:
     while True:
         info = store.head(key)
         if info is None:
@@ -136,10 +141,10 @@ def _read(store: Store, name: str) -> tuple[Lease | None, str | None]:
             raise DataError("This is no lease", where=store.uri_of(key), fix="Delete it.") from None
 
 
-def _write(store: Store, name: str, lease: Lease, etag: str | None) -> bool:
+def _write(store: Store, key: str, lease: Lease, etag: str | None) -> bool:
     """Whether it was written: False where another was faster."""
     try:
-        store.write(layout.lease(name), lease.model_dump_json().encode(), if_absent=etag is None, if_match=etag)
+        store.write(key, lease.model_dump_json().encode(), if_absent=etag is None, if_match=etag)
     except ObjectChanged:
         return False
     return True

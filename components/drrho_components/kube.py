@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from drrho_clip.errors import LaunchError
+from drrho_clip.errors import ConfigError, DrrhoError
 
-NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 TIMEOUT = (5.0, 30.0)  # seconds to connect, and without a byte
 Object = dict[str, Any]
 
 
-class ClusterError(LaunchError):
+class ClusterError(DrrhoError):
     """The cluster refused a request, or could not be reached (status 0)."""
 
     def __init__(self, what: str, *, where: str = "", fix: str = "", status: int = 0) -> None:
@@ -28,11 +28,16 @@ class ClusterError(LaunchError):
         return self.status in (0, 429) or self.status >= 500
 
 
-class Cluster:
-    """One API server as one user sees it. `namespace` is where the launcher itself is, or what the kubeconfig says."""
+class Forbidden(ClusterError):
+    """Whoever asks may not do or know this (status 403)."""
 
-    def __init__(self, client: Any, namespace: str) -> None:
-        self._client, self.namespace = client, namespace
+
+class Cluster:
+    """One API server as one user sees it. `namespace` is what was asked for, else the user's own; `inside`: the user is a pod."""
+
+    def __init__(self, client: Any, namespace: str, *, inside: bool) -> None:
+        self._client, self.namespace, self.inside = client, namespace, inside
+        self.server = str(client.configuration.host)
 
     def get(self, path: str, **query: Any) -> Object:
         """Read an object or a list; ClusterError."""
@@ -46,6 +51,11 @@ class Cluster:
             if error.status == 404:
                 return None
             raise
+
+    def resources(self, group_version: str) -> set[str]:
+        """Plural names of the kinds in an API group version, e.g. `kubeflow.org/v1`; empty where it is not there."""
+        found = self.find(f"/apis/{group_version}")
+        return {resource["name"] for resource in found["resources"]} if found else set()
 
     def create(self, path: str, body: Object) -> Object:
         """Create an object; ClusterError, with status 409 where its name is taken."""
@@ -110,47 +120,76 @@ class Cluster:
                 _request_timeout=timeout,
             )
         except ApiException as error:
-            raise ClusterError(_message(error), where=f"{method} {path}", status=int(error.status or 0)) from None
+            raise _refused(error, f"{method} {path}") if error.status else self._silent(str(error.reason)) from None
         except (HTTPError, OSError) as error:
-            raise ClusterError(f"The cluster's API does not answer: {error}", where=f"{method} {path}") from None
+            raise self._silent(type(error).__name__) from None
+
+    def _silent(self, reason: str) -> ClusterError:
+        return ClusterError(
+            f"The API server does not answer ({' '.join(reason.split())})",
+            where=self.server,
+            fix="Check the kubeconfig's server, the network, and that the cluster runs.",
+        )
 
 
-def connect() -> Cluster:
-    """Reach the cluster that this process runs in, else the one of the kubeconfig; LaunchError where there is neither."""
+def connect(context: str = "", namespace: str = "") -> Cluster:
+    """Reach a cluster as kubectl does: with KUBECONFIG, else ~/.kube/config, else as the pod that this is; ConfigError."""
     from kubernetes import client, config
 
     settings = client.Configuration()
     settings.retries = False
-    try:
-        config.load_incluster_config(client_configuration=settings)
-        namespace = NAMESPACE_FILE.read_text().strip()
-    except config.ConfigException:
+    usual = os.path.expanduser("~/.kube/config")
+    file = os.environ.get("KUBECONFIG") or (usual if os.path.isfile(usual) else "")
+    if file:
+        own = _load(file, context, settings)
+    else:
         try:
-            config.load_kube_config(client_configuration=settings)
-            namespace = config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
-        except (config.ConfigException, KeyError) as error:
-            raise LaunchError(
-                f"This launcher needs a Kubernetes cluster, and no service account or kubeconfig leads to one: {error}",
-                fix="Run the step in the cluster, set KUBECONFIG, or use the launcher local.",
+            config.load_incluster_config(client_configuration=settings)
+            own = POD_NAMESPACE.read_text().strip()
+        except (config.ConfigException, OSError):
+            raise ConfigError(
+                "There is no kubeconfig, and this is no pod with a service account",
+                fix="Set KUBECONFIG to the file that kubectl uses, or run this in the cluster. The launcher local needs none.",
             ) from None
-    return Cluster(client.ApiClient(settings), namespace)
+    return Cluster(client.ApiClient(settings), namespace or own, inside=not file)
 
 
 def own_pod(cluster: Cluster) -> Object | None:
     """The pod that this process runs in, or None outside of the cluster and where it may not look."""
-    if not NAMESPACE_FILE.exists():
+    if not cluster.inside:
         return None
     name = os.environ.get("KFP_POD_NAME") or os.uname().nodename
     try:
         return cluster.find(f"/api/v1/namespaces/{cluster.namespace}/pods/{name}")
-    except ClusterError as error:
-        if error.status != 403:
-            raise
+    except Forbidden:
         return None
 
 
-def _message(error: Any) -> str:
+def _load(file: str, context: str, settings: Any) -> str:
+    """Fill `settings` from a kubeconfig; return the namespace of its context."""
+    import yaml
+    from kubernetes import config
+
     try:
-        return str(json.loads(error.body)["message"])
+        contexts, current = config.list_kube_config_contexts(file)
+        chosen = next((item for item in contexts if item["name"] == context), None) if context else current
+        if chosen is None:
+            known = ", ".join(item["name"] for item in contexts)
+            raise ConfigError(f"The kubeconfig has no context '{context}'", where=file, fix=f"It has: {known}.")
+        config.load_kube_config(file, chosen["name"], settings, persist_config=False)
+    except (config.ConfigException, OSError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The kubeconfig cannot be used: {reason}", where=file, fix="Try `kubectl version` with it.") from None
+    return str(chosen["context"].get("namespace") or "default")
+
+
+def _refused(error: Any, request: str) -> ClusterError:
+    """What the server itself says, which names who may not do what, or what is wrong with an object."""
+    try:
+        what = str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
-        return f"{error.status} {error.reason}"
+        what = f"The API server answers {error.status} {error.reason}"
+    if error.status == 403:
+        return Forbidden(what, where=request, fix="Ask somebody who may, or leave it.", status=403)
+    fix = "Log in again, as for kubectl." if error.status == 401 else ""
+    return ClusterError(what, where=request, fix=fix, status=int(error.status))
