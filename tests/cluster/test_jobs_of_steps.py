@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ci_examples import ROOT, github, gitlab, shell
-from drrho_clip.models import load_model
+from drrho_clip.models import create_model, load_model, save_export
 from drrho_clip.storage import Store, layout
 from drrho_clip.training import find_summary
 from kfp_stand_in import Execution, StandIn
@@ -29,9 +29,11 @@ def test_a_script_of_ci_trains_on_two_pods(
 ):
     """What examples/ci/ starts, to the end: its steps, its artifacts, and what its pods may do and show."""
     create_runtime(cluster)
+    save_export(create_model("drrho-nano"), "drrho-nano", store, layout.export("public"))
     variables, (command,) = job()
     variables |= {"KFP_ENDPOINT": server.url, "DRRHO_IMAGE": cluster.image}
-    more = parameters(store, s3, train_launcher=kind, train_nodes="2", train_method="drrho", train_log_steps="1", **JOB)
+    steered = {"reference_model": "run:public", "train_method": "drrho", "train_log_steps": "1"}
+    more = parameters(store, s3, train_launcher=kind, train_nodes="2", **steered, **JOB)
     done = shell(" ".join([command, "--every 1", *more]), variables, ROOT)
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stderr.splitlines()]
@@ -57,7 +59,7 @@ def test_a_script_of_ci_trains_on_two_pods(
     assert {"image_to_text_recall_at_1", "zero_shot_top_1"} <= set(scores)
 
     steps_pods = runner.pods(execution)
-    log = runner.log(next(pod.metadata.name for pod in steps_pods if "train" in pod.metadata.name))
+    log = runner.log(execution.pod("train"))
     assert [line["step"] for line in events(log, "step")] == steps, "the step's log is the training's, every line once"
     assert len(steps_pods) == len(STEPS)
     owner = cluster.get(installed, "configmap", execution.workflow)["metadata"]["uid"]
@@ -91,8 +93,8 @@ def training_step(cluster: Access, runner: PodRunner, execution: Execution) -> s
     """Wait until the run's step `train` says that its job trains; the name of the step's pod."""
 
     def look() -> str | None:
-        trains = [name for name in running(runner, execution) if "train" in name]
-        return trains[0] if trains and events(runner.log(trains[0]), "step") else None
+        name = execution.pod("train")
+        return name if name in running(runner, execution) and events(runner.log(name), "step") else None
 
     return cluster.wait_for("the training", look, 400)
 

@@ -29,7 +29,11 @@ from drrho_pipelines.seaweed import SeaweedServer
 STEPS = ("ingest", "reference", "train")
 MOST_ATTEMPTS = 200
 TIMED = {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}
-PRELOADED = [f"drrho_clip.{module}" for module in ("data.ingest", "models", "reference", "training.worker", "verification")]
+PRELOADED = [
+    *(f"drrho_clip.{module}" for module in ("data.ingest", "models", "reference.work", "training.worker", "verification")),
+    *("boto3", "open_clip", "pyarrow.parquet", "safetensors.torch", "webdataset"),
+]
+"""Or most kills would hit imports."""
 
 
 def work(step: str, uri: str) -> None:

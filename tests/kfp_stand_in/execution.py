@@ -64,6 +64,10 @@ class Execution:
             self._pods[step] = self._nodes.begin(step, attempt)
             return self._pods[step]
 
+    def pod(self, *step: str | int) -> str:
+        """Name of the pod of the step's newest attempt; empty before the first."""
+        return self._pods.get(step, "")
+
     def write(self, *step: str | int, text: str) -> None:
         """Add to the step's log."""
         self._logs[self._pods[step]] = self._logs.get(self._pods[step], "") + text
