@@ -51,10 +51,14 @@ def artifacts_of(s3: S3, execution: Execution) -> dict[str, bytes]:
     return {info.key: kept.read(info.key) for info in kept.list()}
 
 
+def records(log: str) -> list[dict[str, Any]]:
+    """Our own lines of a step's log."""
+    return [json.loads(line) for line in log.splitlines() if line.startswith('{"')]
+
+
 def events(log: str, name: str) -> list[dict[str, Any]]:
     """The lines of this event in a step's log."""
-    lines = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
-    return [line for line in lines if line.get("event") == name]
+    return [line for line in records(log) if line.get("event") == name]
 
 
 def may_be_root(pods: Iterable[dict[str, Any]]) -> list[str]:

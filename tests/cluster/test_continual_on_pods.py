@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 
@@ -12,7 +11,7 @@ from drrho_clip.storage import Store, layout
 from drrho_clip.training import read_config
 from kfp_stand_in import StandIn
 from pod_runner import PodRunner
-from submitting import execution_of, may_be_root, parameters
+from submitting import execution_of, may_be_root, parameters, records
 from testcluster.access import S3, Access
 
 
@@ -32,9 +31,8 @@ def test_a_better_model_is_promoted_a_worse_one_refused_and_nothing_new_skipped(
         values = parameters(store, s3, run="nightly", train_samples="32", report_gallery="0", **changed)
         done = drrho("submit", "continual", "--image", cluster.image, "--wait", "--every", "1", *values)
         assert done.returncode == 0, done.stderr
-        pods = runner.pods(execution_of(server))
-        lines = [line for pod in pods for line in runner.log(pod.metadata.name).splitlines() if line.startswith("{")]
-        return {record["event"]: record for record in map(json.loads, lines)}
+        logs = [runner.log(pod.metadata.name) for pod in runner.pods(execution_of(server))]
+        return {record["event"]: record for log in logs for record in records(log)}
 
     assert execute()["promotion_decided"]["why"] == "nothing was promoted before"
     first = find_promoted("nightly", store)
