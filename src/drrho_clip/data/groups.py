@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from drrho_clip.data.config import IngestConfig
-from drrho_clip.data.parts import PartFile, Parts, Result
+from drrho_clip.data.parts import PartFile, Parts, PartsGone, Result
 from drrho_clip.data.prepare import Row, prepare_all, with_split
 from drrho_clip.data.sources import RawSample, Rejected, Source
 from drrho_clip.errors import ConfigError
@@ -43,14 +43,17 @@ class GroupWork:
         self._config, self._source, self._known, self._parts = config, source, known, parts
         self._total = 0  # pieces, once they were gone through
         self._begun = self._rows = self._samples = 0
+        self._presence = ""  # of a group that does not publish
 
     def do_own(self) -> GroupDone:
         """Prepare this group's share: every `groups`-th piece. Ends early where all was published meanwhile."""
-        self._parts.enter(self._config.group)
+        self._presence = self._parts.enter()
         try:
             self._do(lambda piece: piece % self._config.groups == self._config.group)
+        except PartsGone:
+            get_logger().info("group_overtaken", dataset=self._config.dataset, group=self._config.group)
         finally:
-            self._parts.leave(self._config.group)
+            self._parts.leave(self._presence)
         return self._done()
 
     def do_all(self) -> GroupDone:
@@ -114,7 +117,7 @@ class GroupWork:
         def begin(piece: int) -> bool:
             if not mine(piece) or self._parts.has(piece, first):
                 return False
-            if self._config.group and not self._parts.is_wanted(self._config.group):
+            if self._presence and not self._parts.is_wanted(self._presence):
                 return False
             writer.begun.append(piece)
             return True

@@ -14,7 +14,7 @@ from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.groups import GroupDone, GroupWork, check_groups
 from drrho_clip.data.ledger import Ledger, RowLedger
 from drrho_clip.data.manifest import SPLITS, Manifest, dataset_id, newest_manifest, publish
-from drrho_clip.data.parts import Parts
+from drrho_clip.data.parts import Parts, PartsGone
 from drrho_clip.data.prepare import Prepared, Row, prepare_all, with_split
 from drrho_clip.data.sources import RawSample, Rejected, Source, open_source
 from drrho_clip.data.sources.order import fingerprint_of
@@ -47,11 +47,21 @@ def ingest(config: IngestConfig, store: Store) -> Manifest:
         raise ConfigError(f"Group {config.group} publishes nothing", fix="Call `ingest_group` for it, or `ingest` for group 0.")
     with pushed("ingest") as record:
         existing, source = _open(config, store)
-        work = _group_work(config, store, existing, source) if config.groups > 1 else None
-        if work is not None:
-            work.do_all()
-        with closing(_ledger(config, store, existing, source)) as ledger:
-            return _add_new(config, store, existing, source, ledger, work, record)
+        try:
+            return _bring_in(config, store, existing, source, record)
+        except PartsGone:  # another process of this group was faster
+            get_logger().info("ingest_overtaken", dataset=config.dataset)
+    return ingest(config, store)
+
+
+def _bring_in(
+    config: IngestConfig, store: Store, existing: Manifest | None, source: Source, record: dict[str, float]
+) -> Manifest:
+    work = _group_work(config, store, existing, source) if config.groups > 1 else None
+    if work is not None:
+        work.do_all()
+    with closing(_ledger(config, store, existing, source)) as ledger:
+        return _add_new(config, store, existing, source, ledger, work, record)
 
 
 def ingest_group(config: IngestConfig, store: Store) -> GroupDone:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 from drrho_clip.data.images import PreparedImage
 from drrho_clip.data.prepare import Prepared
 from drrho_clip.data.sources.base import Fetch, Rejected
-from drrho_clip.errors import DataError, ObjectChanged
+from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing
 from drrho_clip.storage import layout
 from drrho_clip.storage.files import disk_errors
 
@@ -34,6 +35,10 @@ SCHEMA = pa.schema([("row", pa.string()), ("image", pa.binary())])
 
 _ROWS = 64  # written and read at once
 _READ_AHEAD = 2  # parts that are fetched while another is used
+
+
+class PartsGone(Exception):
+    """Parts that were there are gone: another process has put all together meanwhile, and cleaned up."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,9 @@ class Parts:
     def finished(self) -> dict[int, int]:
         """Return how many rounds of each piece are done, from the first one on; pieces without any are left out."""
         there: dict[int, set[int]] = {}
-        for name in self._names():
-            if name.endswith(".part"):
-                piece, round_number, _ = name.split(".")
+        for info in self.store.list(f"{layout.group_work(self.dataset)}/{self.fingerprint}/"):
+            if info.key.endswith(".part"):
+                piece, round_number, _ = info.key.rpartition("/")[2].split(".")
                 there.setdefault(int(piece), set()).add(int(round_number))
         rounds = range(1, self.rounds + 1)
         done = {
@@ -83,7 +88,7 @@ class Parts:
         return True
 
     def read(self, wanted: Iterable[tuple[int, int]]) -> Iterator[Result]:
-        """Yield the rows of the parts (piece, round), one after the other; DataError for one that cannot be read."""
+        """Yield the rows of the parts (piece, round), one after the other; PartsGone, DataError for one that cannot be read."""
         with tempfile.TemporaryDirectory(prefix="drrho-parts-") as folder, ThreadPoolExecutor(_READ_AHEAD) as pool:
             names = iter(wanted)
             coming = [pool.submit(self._fetch, *name, Path(folder)) for name in itertools.islice(names, _READ_AHEAD)]
@@ -95,46 +100,47 @@ class Parts:
                 path.unlink()
 
     def settled(self, piece: int, rounds: int) -> Iterator[str]:
-        """Yield the keys of the rows that the first `rounds` rounds of a piece have brought to their end."""
+        """Yield the keys of the rows that the first `rounds` rounds of a piece have brought to their end; PartsGone."""
         for round_number in range(1, rounds + 1):
-            data = self.store.read(self.key(piece, round_number))
+            try:
+                data = self.store.read(self.key(piece, round_number))
+            except ObjectMissing as error:
+                raise PartsGone from error
             for text in pq.read_table(pa.BufferReader(data), columns=["row"])["row"].to_pylist():
                 yield str(json.loads(text)["key"])
 
-    def enter(self, group: int) -> None:
-        """Say that this group works."""
-        self.store.write(layout.group_presence(self.dataset, self.fingerprint, group), b"")
+    def enter(self) -> str:
+        """Say that a process works on this; return the key that says so, for the two functions below."""
+        presence = layout.group_presence(self.dataset, self.fingerprint, secrets.token_hex(4))
+        self.store.write(presence, b"")
+        return presence
 
-    def is_wanted(self, group: int) -> bool:
-        """Whether what this group does is still of use: nothing was published since it entered."""
-        return self.store.head(layout.group_presence(self.dataset, self.fingerprint, group)) is not None
+    def is_wanted(self, presence: str) -> bool:
+        """Whether what the process does is still of use: nobody has put all together and cleaned up since it entered."""
+        return self.store.head(presence) is not None
 
-    def leave(self, group: int) -> None:
-        """Say that this group has ended, and remove what it has put there after another one has published."""
-        if not self.is_wanted(group):
-            self._remove()
-        self.store.delete(layout.group_presence(self.dataset, self.fingerprint, group))
+    def leave(self, presence: str) -> None:
+        """Say that the process has ended, and remove what it has put there after another one has cleaned up."""
+        if self.is_wanted(presence):
+            self.store.delete(presence)
+        else:
+            self._delete(info.key for info in self.store.list(presence.rpartition("/")[0] + "/"))
 
     def clean(self) -> None:
         """Remove all parts of the dataset, those of other settings too, and what comes meanwhile."""
         while keys := [info.key for info in self.store.list(f"{layout.group_work(self.dataset)}/")]:
             self._delete(keys)
 
-    def _remove(self) -> None:
-        self._delete(layout.group_part(self.dataset, self.fingerprint, 0, 0).rpartition("/")[0] + f"/{n}" for n in self._names())
-
     def _delete(self, keys: Iterable[str]) -> None:
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(self.store.delete, keys))
 
-    def _names(self) -> Iterator[str]:
-        folder = f"{layout.group_work(self.dataset)}/{self.fingerprint}/"
-        return (info.key.rpartition("/")[2] for info in self.store.list(folder))
-
     def _fetch(self, piece: int, round_number: int, folder: Path) -> Path:
         path = folder / f"{piece}.{round_number}"
-        with disk_errors(path):
+        try:
             self.store.download(self.key(piece, round_number), path)
+        except ObjectMissing as error:
+            raise PartsGone from error
         return path
 
 

@@ -64,9 +64,9 @@ def group_part(name: str, fingerprint: str, piece: int, round_number: int) -> st
     return f"{group_work(name)}/{fingerprint}/{piece:08d}.{round_number}.part"
 
 
-def group_presence(name: str, fingerprint: str, group: int) -> str:
-    """There while this group works and nothing is published."""
-    return f"{group_work(name)}/{fingerprint}/{group}.here"
+def group_presence(name: str, fingerprint: str, process: str) -> str:
+    """There while this process of a group works and nothing is published."""
+    return f"{group_work(name)}/{fingerprint}/{process}.here"
 
 
 def reference(name: str, reference_id: str) -> str:
