@@ -208,6 +208,32 @@ def test_a_group_does_its_share_and_the_last_one_what_is_missing(tmp_path: Path,
     assert set(server.requests.values()) == {1}
 
 
+def test_an_object_store(tmp_path: Path, server: BadServer, s3_store: Store) -> None:
+    config = of_urls(tmp_path, server, mixed(46))
+    expected = alone(config, tmp_path / "alone")
+    server.requests.clear()
+    shared(config, s3_store, 3, absent={2})
+    assert hashes(s3_store) == expected
+
+
+def test_one_that_was_overtaken_looks_again(tmp_path: Path, folder_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process of group 0 publishes and cleans up just before this one puts all together."""
+    from drrho_clip.data.groups import GroupWork
+
+    config = of_group(folder_config(write_pairs(tmp_path / "pets", numbered(20))), 0, 2)
+    results, others = GroupWork.results, [config]
+
+    def overtaken(work: GroupWork) -> Any:
+        if others:
+            ingest(others.pop(), folder_store)
+        return results(work)
+
+    monkeypatch.setattr(GroupWork, "results", overtaken)
+    manifest = ingest(config, folder_store)
+    assert (manifest.version, manifest.total) == (1, 20)
+    assert hashes(folder_store) == alone(config.model_copy(update={"groups": 1}), tmp_path / "alone")
+
+
 def test_another_number_of_groups_goes_on_with_what_is_there(tmp_path: Path, server: BadServer) -> None:
     config = of_urls(tmp_path, server, [f"image/{number}" for number in range(46)])
     expected = alone(config, tmp_path / "alone")
