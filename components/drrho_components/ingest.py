@@ -48,18 +48,24 @@ def ingest(
     respect_robots: bool = True,
     retry_failed: bool = False,
     workers: int = 0,
+    group: int = 0,
+    groups: int = 1,
     seed: int = 0,
 ) -> NamedTuple("Outputs", [("version", int), ("fingerprint", str)]):  # type: ignore[valid-type]
-    """Write shards and a manifest of what is new; `fingerprint` changes when the data did."""
+    """Write shards and a manifest of what is new; `fingerprint` changes when the data did. Groups beside group 0 give none."""
     arguments = dict(locals())
     from drrho_clip.data.config import IngestConfig
     from drrho_clip.data.ingest import ingest as bring_in
+    from drrho_clip.data.ingest import ingest_group
     from drrho_clip.storage import layout, open_store
     from drrho_components.steps import settings, step, write_manifest
 
     with step("ingest", arguments):
-        opened = open_store(store)
-        found = bring_in(settings(IngestConfig, arguments), opened)
+        opened, config = open_store(store), settings(IngestConfig, arguments)
+        if config.group:
+            ingest_group(config, opened)
+            return 0, ""
+        found = bring_in(config, opened)
         facts = {"version": found.version, "id": found.id, "samples": found.total, "splits": found.splits}
         write_manifest(manifest, opened.uri_of(layout.dataset_manifest(found.name, found.version)), facts)
         return found.version, found.id

@@ -10,9 +10,11 @@ from drrho_components.arrivals import arrivals
 from drrho_components.begin import begin
 from drrho_components.promote import promote
 from drrho_pipelines import steering
+from drrho_pipelines.ingest import GROUPS, INGEST
 from drrho_pipelines.parameters import Parameters, flat_parameters
-from drrho_pipelines.reference import REFERENCE, add_reference
-from drrho_pipelines.steering import EVALUATE, INGEST, REPORT
+from drrho_pipelines.reference import REFERENCE, WORKERS
+from drrho_pipelines.shared import add_shared
+from drrho_pipelines.steering import EVALUATE, REPORT
 from drrho_pipelines.step import DAY, GPU, HOUR, Step
 
 JUDGED_AS = ("split", "candidates", "classnames", "batch_size", "precision", "decode_threads")
@@ -29,7 +31,7 @@ DEFAULTS = {**steering.DEFAULTS, "run": "continual"}
 
 def _train_on(parameters: Parameters, data: dsl.PipelineTask, work: dsl.PipelineTask, lease: object) -> None:
     run = work.outputs["run"]
-    features = add_reference(parameters, depends_on=data.outputs["fingerprint"], lease=lease)
+    features = add_shared(parameters, WORKERS, lease, depends_on=data.outputs["fingerprint"])
     reference = features.outputs["name"]
     trained = parameters.task(
         TRAIN,
@@ -55,7 +57,7 @@ def continual(parameters: Parameters) -> None:
     begun = parameters.task(BEGIN, holder=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
     lease = begun.outputs["lease"]
     with dsl.If(begun.outputs["Output"] == "yes", name="nobody-else-works"):
-        data = parameters.task(INGEST, lease=lease)
+        data = add_shared(parameters, GROUPS, lease)
         work = parameters.task(ARRIVALS, dataset_version=data.outputs["version"], lease=lease)
         with dsl.If(work.outputs["Output"] == "yes", name="something-is-new"):
             _train_on(parameters, data, work, lease)

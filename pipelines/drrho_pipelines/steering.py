@@ -6,14 +6,14 @@ from kfp import dsl
 
 from drrho_clip.config import SMALL
 from drrho_components.evaluate import evaluate
-from drrho_components.ingest import ingest
 from drrho_components.report import report
 from drrho_components.train import train
+from drrho_pipelines.ingest import GROUPS, INGEST
 from drrho_pipelines.parameters import Parameters, flat_parameters
-from drrho_pipelines.reference import REFERENCE, add_reference
+from drrho_pipelines.reference import REFERENCE, WORKERS
+from drrho_pipelines.shared import add_shared
 from drrho_pipelines.step import DAY, GPU, HOUR, Step
 
-INGEST = Step("data", ingest, cached=False)  # the data may have changed under the same name
 TRAIN = Step("train", train, linked=("dataset_version", "reference"), resources=GPU, shared_memory=True)
 EVALUATE = Step("evaluate", evaluate, linked=("model", "reference"), resources=GPU, cached=False, seconds=DAY)
 REPORT = Step("report", report, linked=("runs", "split"), seconds=HOUR)
@@ -29,8 +29,8 @@ To steer, set `reference_model` (ViT-B-32/openai, or run:NAME) and `train_method
 @flat_parameters(STEPS, defaults=DEFAULTS)
 def steering(parameters: Parameters) -> None:
     """One run from image-text data to a report; every step finds what is done already."""
-    data = parameters.task(INGEST)
-    features = add_reference(parameters, depends_on=data.outputs["fingerprint"])
+    data = add_shared(parameters, GROUPS)
+    features = add_shared(parameters, WORKERS, depends_on=data.outputs["fingerprint"])
     trained = parameters.task(
         TRAIN,
         dataset_version=data.outputs["version"],

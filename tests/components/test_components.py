@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 
 from drrho_clip.config import SECTIONS
 from drrho_clip.continual import Decision, LeaseConfig, PromoteConfig, find_promoted
-from drrho_clip.data.manifest import load_manifest
+from drrho_clip.data.config import IngestConfig
+from drrho_clip.data.manifest import find_manifest, load_manifest
 from drrho_clip.reference import ReferenceConfig
 from drrho_clip.schema import Config
 from drrho_clip.storage import Store, layout
@@ -25,6 +26,7 @@ from drrho_components.plan import plan
 from drrho_components.promote import promote
 from drrho_components.reference import reference
 from drrho_components.report import report
+from drrho_components.split import split
 from drrho_components.steps import fingerprint, settings
 from drrho_components.train import train
 
@@ -66,7 +68,7 @@ def test_train_has_the_settings_of_a_job_with_their_defaults():
 
 
 @pytest.mark.parametrize(
-    "component", [*COMPONENTS.values(), begin, arrivals, plan, promote], ids=lambda component: component.name
+    "component", [*COMPONENTS.values(), begin, arrivals, plan, promote, split], ids=lambda component: component.name
 )
 def test_a_component_needs_nothing_but_the_store(component: Any):
     required = [key for key, given in component.component_spec.inputs.items() if not given.optional]
@@ -76,7 +78,8 @@ def test_a_component_needs_nothing_but_the_store(component: Any):
 def test_small_components_share_their_defaults_with_the_settings():
     minutes = inspect.signature(begin.python_func).parameters["minutes"].default
     workers = inspect.signature(plan.python_func).parameters["workers"].default
-    assert (minutes, workers) == (LeaseConfig().minutes, ReferenceConfig().workers)
+    groups = inspect.signature(split.python_func).parameters["groups"].default
+    assert (minutes, workers, groups) == (LeaseConfig().minutes, ReferenceConfig().workers, IngestConfig().groups)
 
 
 def artifact(kind: type[dsl.Artifact], folder: Path) -> dsl.Artifact:
@@ -97,6 +100,19 @@ def test_ingest_returns_what_later_steps_are_pinned_to(folder_store: Store, tmp_
     assert grown[1] != data_id
 
 
+def test_groups_share_an_ingest(folder_store: Store, tmp_path: Path):
+    others = split.python_func(store=folder_store.uri, groups=3.0)
+    assert others == [1, 2]
+    found = artifact(dsl.Artifact, tmp_path)
+    arguments = {"store": folder_store.uri, "dataset": "s", "source": "scenes", "samples": 20, "workers": 1, "shard_samples": 4}
+    for group in others:
+        assert ingest.python_func(found, **arguments, groups=3, group=group) == (0, "")
+        assert find_manifest(folder_store, "s") is None
+    version, data_id = ingest.python_func(found, **arguments, groups=3)
+    alone = ingest.python_func(found, **{**arguments, "store": str(tmp_path / "alone")})
+    assert (version, data_id) == alone
+
+
 def test_reference_without_a_model_has_nothing_to_do(folder_store: Store, tmp_path: Path):
     given = artifact(dsl.Artifact, tmp_path)
     assert reference.python_func(given, store=folder_store.uri, model="", depends_on="data") == ("", "data")
@@ -105,6 +121,9 @@ def test_reference_without_a_model_has_nothing_to_do(folder_store: Store, tmp_pa
 
 BROKEN = {
     "unusable settings": (ingest, {"source": "scenes", "samples": 1.5}, "'samples'"),
+    "a group that there is not": (ingest, {"source": "scenes", "group": 3, "groups": 3}, "group 3 of 3: groups count from 0"),
+    "no group at all": (ingest, {"source": "scenes", "groups": 0}, "'groups'"),
+    "nothing to split into": (split, {"groups": 0}, "'groups'"),
     "no dataset": (train, {"method": "openclip"}, "There is no dataset 'openmoji'"),
     "no launcher": (train, {"method": "openclip", "launcher": "torchrun"}, "There is no launcher 'torchrun'"),
     "nothing to evaluate": (evaluate, {}, "set exactly one of run, model and reference"),
@@ -129,7 +148,7 @@ def test_a_failing_step_says_why_in_one_line_and_exits_with_2(
 ):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     take_lease(folder_store, layout.lease("nightly"), "other", 3600)
-    artifacts = [] if component in (begin, arrivals, plan) else [artifact(dsl.Artifact, tmp_path)]
+    artifacts = [] if component in (begin, arrivals, plan, split) else [artifact(dsl.Artifact, tmp_path)]
     with pytest.raises(SystemExit) as end:
         component.python_func(*artifacts, store=folder_store.uri, **arguments)
     assert end.value.code == 2

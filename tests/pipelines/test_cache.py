@@ -16,8 +16,8 @@ from PIL import Image
 
 from drrho_clip.data.manifest import load_manifest
 from drrho_clip.storage import Store
+from drrho_pipelines.ingest import INGEST
 from drrho_pipelines.parameters import Parameters, flat_parameters
-from drrho_pipelines.steering import INGEST
 
 RUN = """
 import json, sys

@@ -92,7 +92,7 @@ def test_every_later_step_depends_on_what_the_earlier_one_left(compiled: dict[st
     producers = {
         name: task["inputs"]["parameters"]["depends_on"]["taskOutputParameter"]["producerTask"]
         for name, task in tasks.items()
-        if name not in ("ingest", "condition-1")
+        if name != "ingest" and "triggerPolicy" not in task
     }
     assert producers == {"reference": "ingest", "train": "reference", "evaluate": "train", "report": "evaluate"}
 
@@ -112,9 +112,11 @@ def test_a_config_becomes_parameters(compiled: dict[str, Path]):
 
 
 def test_a_config_becomes_parameters_of_the_schedule_too(compiled: dict[str, Path]):
-    config = load_config(None, ["run=nightly", "reference.model=run:ref", "reference.workers=3", "train.samples=6400"])
+    asked = ["run=nightly", "ingest.groups=5", "reference.model=run:ref", "reference.workers=3", "train.samples=6400"]
+    config = load_config(None, asked)
     parameters = pipeline_parameters(config, declared_parameters(compiled["continual"]))
-    assert {"run": "nightly", "reference_workers": 3, "train_samples": 6400}.items() <= parameters.items()
+    expected = {"run": "nightly", "data_groups": 5, "reference_workers": 3, "train_samples": 6400}
+    assert expected.items() <= parameters.items()
     assert check_parameters(compiled["continual"], parameters) == parameters
     with pytest.raises(ConfigError, match=r"'train.initial' is 'run:x', but in a pipeline that step gets ''"):
         pipeline_parameters(load_config(None, ["train.initial=run:x"]), declared_parameters(compiled["continual"]))
@@ -126,10 +128,11 @@ def test_a_config_without_a_reference_has_no_reference_model(compiled: dict[str,
 
 
 @pytest.mark.parametrize(
-    "assignment", ["train.dataset=other", "evaluate.run=other", "train.dataset_version=2", "report.runs=other"]
+    "assignment",
+    ["ingest.group=1", "train.dataset=other", "evaluate.run=other", "train.dataset_version=2", "report.runs=other"],
 )
 def test_settings_that_the_pipeline_makes_itself_are_refused(assignment: str, compiled: dict[str, Path]):
-    config = load_config(None, [assignment])
+    config = load_config(None, ["ingest.groups=2", assignment])
     with pytest.raises(ConfigError, match=f"'{assignment.split('=')[0]}' is .*in a pipeline that step gets"):
         pipeline_parameters(config, declared_parameters(compiled["steering"]))
 
@@ -151,6 +154,8 @@ WRONG = {
     ("train_method", "drrho"): "method 'drrho' needs a reference",
     ("train_initial", "first"): "write run:NAME",
     ("data_source", "ftp"): "'data_source': Input should be 'folder'",
+    ("data_groups", "0"): "'data_groups': Input should be greater than or equal to 1",
+    ("data_groups", "65"): "'data_groups': Input should be less than or equal to 64",
     ("data_keep", "2"): "'data_keep': Input should be less than or equal to 1",
     (
         "evaluate_split",

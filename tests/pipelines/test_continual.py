@@ -105,7 +105,8 @@ def test_what_is_new_is_trained_on_from_the_promoted_run(margin: float, promoted
     """With a margin of -1 even a worse model is good enough, with 0.99 none is."""
     first_version(store)
     before = find_promoted("nightly", store)
-    Schedule(store, tmp_path).execute(data_samples=120, promote_margin=margin)
+    log = Schedule(store, tmp_path).execute(data_samples=120, data_groups=2, promote_margin=margin)
+    assert (log["group_done"]["dataset"], log["ingest_done"]["samples"]) == ("scenes", 120)
     summary = find_summary("nightly-v2", store)
     assert summary is not None
     assert (summary.dataset_version, summary.samples_seen) == (2, 32)

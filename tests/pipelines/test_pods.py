@@ -12,7 +12,7 @@ import yaml
 from drrho_pipelines.compile import compile_pipelines, pipelines
 
 GPU_STEPS = {"reference", "train", "evaluate", "promote"}
-SMALL_STEPS = {"begin", "arrivals", "plan"}
+SMALL_STEPS = {"begin", "arrivals", "plan", "split"}
 NOT_CACHED = {"begin", "ingest", "arrivals", "plan", "reference", "evaluate", "promote"}
 """Those that look at something whose name may stay when it changes: data, a file of weights or class names, the promoted run."""
 CHANNEL = re.compile(r"\{\{\$\.inputs\.parameters\['(.*?)'\]\}\}")
@@ -171,23 +171,31 @@ def test_defaults_run_on_a_node_without_gpus(documents: dict[str, list[Any]]):
             [],
             [],
         ]
-        assert (defaults["reference_workers"], defaults["image_pull_secret"]) == (1, "")
+        assert (defaults["data_groups"], defaults["reference_workers"], defaults["image_pull_secret"]) == (1, 1, "")
 
 
-def test_one_worker_costs_no_more_than_looking_whether_there_are_several(documents: dict[str, list[Any]]):
+@pytest.mark.parametrize(
+    ("count", "after", "plan", "number"),
+    [("data_groups", [], "split", "group"), ("reference_workers", ["ingest"], "plan", "worker")],
+)
+def test_one_pod_costs_no_more_than_looking_whether_there_are_several(
+    count: str, after: list[str], plan: str, number: str, documents: dict[str, list[Any]]
+):
     """The rest stands behind a condition, and nothing waits for it."""
     specification = documents["steering"][0]
     top = specification["root"]["dag"]["tasks"]
-    assert set(top) == {"ingest", "reference", "train", "evaluate", "report", "condition-1"}
-    assert top["condition-1"]["triggerPolicy"]["condition"].endswith("['pipelinechannel--reference_workers']) > 1")
-    assert top["condition-1"]["dependentTasks"] == ["ingest"]
-    assert not any("condition-1" in task.get("dependentTasks", []) for task in top.values())
-    inside = specification["components"]["comp-condition-1"]["dag"]["tasks"]
-    loop = inside["for-loop-2"]
-    assert loop["dependentTasks"] == ["plan"]
-    (worker,) = specification["components"]["comp-for-loop-2"]["dag"]["tasks"].values()
-    assert worker["inputs"]["parameters"]["worker"] == {"componentInputParameter": loop["parameterIterator"]["itemInput"]}
-    assert worker["inputs"]["parameters"]["workers"] == {"componentInputParameter": "pipelinechannel--reference_workers"}
+    conditions = {name: task for name, task in top.items() if "triggerPolicy" in task}
+    assert set(top) == {"ingest", "reference", "train", "evaluate", "report", *conditions}
+    ((name, condition),) = ((n, t) for n, t in conditions.items() if f"--{count}']) > 1" in t["triggerPolicy"]["condition"])
+    assert condition.get("dependentTasks", []) == after
+    assert not any(name in task.get("dependentTasks", []) for task in top.values())
+    inside = specification["components"][f"comp-{name}"]["dag"]["tasks"]
+    ((loop_name, loop),) = ((name, task) for name, task in inside.items() if "parameterIterator" in task)
+    assert loop["dependentTasks"] == [plan]
+    (worker,) = specification["components"][f"comp-{loop_name}"]["dag"]["tasks"].values()
+    given = worker["inputs"]["parameters"]
+    assert given[number] == {"componentInputParameter": loop["parameterIterator"]["itemInput"]}
+    assert given[f"{number}s"] == {"componentInputParameter": f"pipelinechannel--{count}"}
 
 
 def test_a_condition_looks_at_an_output_that_the_local_runner_finds(documents: dict[str, list[Any]]):
@@ -200,6 +208,7 @@ def test_a_condition_looks_at_an_output_that_the_local_runner_finds(documents: d
         if "triggerPolicy" in task
     }
     assert conditions == {
+        "int(inputs.parameter_values['pipelinechannel--data_groups']) > 1",
         "int(inputs.parameter_values['pipelinechannel--reference_workers']) > 1",
         "inputs.parameter_values['pipelinechannel--begin-Output'] == 'yes'",
         "inputs.parameter_values['pipelinechannel--arrivals-Output'] == 'yes'",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import subprocess
@@ -12,9 +13,10 @@ import pytest
 import yaml
 
 from drrho_clip.config import RunConfig
+from drrho_clip.data.ingest import ingest
 from drrho_clip.data.manifest import load_manifest
 from drrho_clip.models import create_model, save_export
-from drrho_clip.storage import layout, open_store
+from drrho_clip.storage import Store, layout, open_store
 from drrho_clip.training import find_summary
 from drrho_pipelines.compile import compile_pipelines
 from drrho_pipelines.local import declared_parameters, run_local
@@ -25,7 +27,7 @@ from drrho_pipelines.seaweed import SeaweedServer
 CONFIG = {
     "dataset": "scenes",
     "run": "steered",
-    "ingest": {"source": "scenes", "samples": 96, "workers": 1, "heldout_fraction": 0.25},
+    "ingest": {"source": "scenes", "samples": 96, "workers": 1, "heldout_fraction": 0.25, "groups": 3, "shard_samples": 20},
     "reference": {"model": "run:public", "workers": 2},
     "train": {"method": "drrho", "architecture": "drrho-nano", "batch_size": 16, "samples": 96, "warmup_steps": 1},
     "report": {"gallery": 2},
@@ -46,6 +48,19 @@ def events(log: str) -> set[str]:
     return {json.loads(line)["event"] for line in log.splitlines()}
 
 
+def dataset_of(store: Store) -> dict[str, str]:
+    """sha256 of all that ingest has left."""
+    keys = [info.key for info in store.list("datasets/scenes/") if "/reference/" not in info.key]
+    return {key: hashlib.sha256(store.read(key)).hexdigest() for key in keys}
+
+
+def made_alone(folder: Path) -> dict[str, str]:
+    """The same by one process."""
+    alone = RunConfig.parse({**CONFIG, "ingest": {**CONFIG["ingest"], "groups": 1}, "store": str(folder)})
+    ingest(alone.ingest, open_store(folder))
+    return dataset_of(open_store(folder))
+
+
 def test_the_compiled_pipeline_runs_whole_and_finds_what_is_done(
     s3_environment: SeaweedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -63,6 +78,7 @@ def test_the_compiled_pipeline_runs_whole_and_finds_what_is_done(
     second = run_again_by_command({**CONFIG, "store": store.uri}, s3_environment.endpoint, tmp_path)
 
     manifest = load_manifest(store, "scenes")
+    assert dataset_of(store) == made_alone(tmp_path / "alone")
     summary = find_summary("steered", store)
     assert summary is not None
     assert (summary.method, summary.samples_seen, summary.dataset_id) == ("drrho", 96, manifest.id)
@@ -73,6 +89,8 @@ def test_the_compiled_pipeline_runs_whole_and_finds_what_is_done(
         layout.report("steered"),
     ):
         assert key in written
+    groups = {json.loads(line).get("group") for line in first.getvalue().splitlines() if '"group_done"' in line}
+    assert groups == {0, 1, 2}
     assert {"ingest_done", "reference_shared", "reference_published", "train_starts"} <= events(first.getvalue())
     assert {"ingest_found", "reference_found", "train_found"} <= events(second)
     after = {info.key: info.etag for info in store.list()}

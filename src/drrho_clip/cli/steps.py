@@ -36,6 +36,7 @@ def ingest(
       drrho ingest --store s3://bucket/clip --dataset emoji --source openmoji --set caption_noise=0.3
       drrho ingest --config my.yaml
       drrho ingest --config my.yaml --retry-failed
+      drrho ingest --config my.yaml --set groups=4 --set group=1
     """
     flags = {
         "store": store,
@@ -50,9 +51,14 @@ def ingest(
 
 def _bring_in(settings: RunConfig) -> None:
     from drrho_clip.data.ingest import ingest as bring_in
+    from drrho_clip.data.ingest import ingest_group
     from drrho_clip.storage import layout, open_store
 
     opened = open_store(settings.store)
+    if group := settings.ingest.group:
+        done = ingest_group(settings.ingest, opened)
+        show(f"group {group}", {"pieces": done.pieces, "rows": done.rows, "samples": done.samples})
+        return
     manifest = bring_in(settings.ingest, opened)
     failed = {reason: failure.count for reason, failure in manifest.failed.items()}
     show(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from drrho_clip.schema import Config
 
@@ -63,4 +63,14 @@ class IngestConfig(Config):
         False, description="URLs: also fetch the rows of a finished dataset that failed for a passing reason"
     )
     workers: int = Field(0, ge=0, description="Processes that decode images; 0 = one per core")
+    group: int = Field(
+        0, ge=0, description="Which of the groups this is; 0 also does what the others have not done, and publishes"
+    )
+    groups: int = Field(1, ge=1, le=64, description="How many share the work; the dataset is the same for any number")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.group >= self.groups:
+            raise ValueError(f"group {self.group} of {self.groups}: groups count from 0")
+        return self

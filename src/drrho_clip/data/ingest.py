@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import closing
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from drrho_clip.data.config import IngestConfig
+from drrho_clip.data.groups import GroupDone, GroupWork, check_groups
 from drrho_clip.data.ledger import Ledger, RowLedger
 from drrho_clip.data.manifest import SPLITS, Manifest, dataset_id, newest_manifest, publish
-from drrho_clip.data.noise import draw_split, is_exchanged
-from drrho_clip.data.prepare import Prepared, Row, prepare_all
-from drrho_clip.data.sources import Rejected, Source, open_source
-from drrho_clip.data.sources.base import LEFT_OUT
+from drrho_clip.data.parts import Parts, PartsGone
+from drrho_clip.data.prepare import Prepared, Row, prepare_all, with_split
+from drrho_clip.data.sources import RawSample, Rejected, Source, open_source
+from drrho_clip.data.sources.order import fingerprint_of
 from drrho_clip.data.tally import Tally
 from drrho_clip.data.writer import ShardWriter
 from drrho_clip.errors import ConfigError, DataError
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 SHARD_BYTES = 256 * 2**20  # a shard ends here even when it holds fewer samples than asked for; bounds the memory
 _FREE_SETTINGS = {  # say nothing about the data
-    *("workers", "max_bad_fraction", "allow_private", "retry_failed"),
+    *("workers", "max_bad_fraction", "allow_private", "retry_failed", "group", "groups"),
     *(name for name in IngestConfig.model_fields if name.startswith("download_")),
 }
 _GROWTH_SETTINGS = {"samples", "shard_samples"}  # may differ when a dataset grows
@@ -38,22 +40,59 @@ def ingest(config: IngestConfig, store: Store) -> Manifest:
 
     Finds what is there, adds only samples whose key is new, publishes last. Raises ConfigError for settings that do not fit each
     other, DataError for settings that differ from those that made the dataset, for two samples with one key, when nothing is
-    usable and when more rows than `max_bad_fraction` are bad; nothing is published then.
+    usable and when more rows than `max_bad_fraction` are bad; nothing is published then. With `groups` it does what the others
+    have not done, and puts together what all have; the result is the same.
     """
+    if config.group:
+        raise ConfigError(f"Group {config.group} publishes nothing", fix="Call `ingest_group` for it, or `ingest` for group 0.")
     with pushed("ingest") as record:
-        return _bring_in(config, store, record)
+        existing, source = _open(config, store)
+        try:
+            return _bring_in(config, store, existing, source, record)
+        except PartsGone:  # another process of this group was faster
+            get_logger().info("ingest_overtaken", dataset=config.dataset)
+    return ingest(config, store)
 
 
-def _bring_in(config: IngestConfig, store: Store, record: dict[str, float]) -> Manifest:
+def _bring_in(
+    config: IngestConfig, store: Store, existing: Manifest | None, source: Source, record: dict[str, float]
+) -> Manifest:
+    work = _group_work(config, store, existing, source) if config.groups > 1 else None
+    if work is not None:
+        work.do_all()
+    with closing(_ledger(config, store, existing, source)) as ledger:
+        return _add_new(config, store, existing, source, ledger, work, record)
+
+
+def ingest_group(config: IngestConfig, store: Store) -> GroupDone:
+    """Do the share of one of the groups beside group 0; nothing is published. Raises what `ingest` raises for its settings."""
+    existing, source = _open(config, store)
+    return _group_work(config, store, existing, source).do_own()
+
+
+def _open(config: IngestConfig, store: Store) -> tuple[Manifest | None, Source]:
+    """Return the dataset, where it is there, and the source."""
     _check(config)
     existing = newest_manifest(store, config.dataset)
     if existing is not None:
         _check_same(existing, config, store)
     source = open_source(config, store)
     _check_downloads(config, source, existing)
-    ledger = RowLedger(store, existing, config, _settings(config)) if source.downloads else Ledger(store, existing)
-    with closing(ledger):
-        return _add_new(config, store, existing, source, ledger, record)
+    return existing, source
+
+
+def _ledger(config: IngestConfig, store: Store, existing: Manifest | None, source: Source) -> Ledger:
+    return RowLedger(store, existing, config, _settings(config)) if source.downloads else Ledger(store, existing)
+
+
+def _group_work(config: IngestConfig, store: Store, existing: Manifest | None, source: Source) -> GroupWork:
+    """Return the work on what is not published yet. What an ingest that was killed has left is no part of it: it may go on."""
+    with closing(_ledger(config, store, existing, source)) as ledger:
+        ledger.read_published(Tally(config, 0))
+        check_groups(config, source, ledger.known)
+        rounds = config.download_rounds if source.downloads else 1
+        made = (json.dumps(_settings(config), sort_keys=True), existing.id if existing else "", rounds, source.fingerprint())
+        return GroupWork(config, source, ledger.known, Parts(store, config.dataset, fingerprint_of(made)[:16], rounds))
 
 
 def _add_new(
@@ -62,6 +101,7 @@ def _add_new(
     existing: Manifest | None,
     source: Source,
     ledger: Ledger,
+    work: GroupWork | None,
     record: dict[str, float],
 ) -> Manifest:
     writer = ShardWriter(
@@ -75,18 +115,16 @@ def _add_new(
     ledger.catch_up(writer, tally)
     before = tally.good
     try:
-        with closing(_rows(source, config, ledger)) as rows:
-            shown = progress(
-                rows, what=f"ingest {config.dataset}", total=_total(source, config), unit="img", done=len(ledger.known)
-            )
-            with closing(prepare_all(shown, config, with_looks=source.downloads)) as results:
-                _write_all(results, writer, tally, ledger, config)
+        with closing(_prepared(source, config, ledger) if work is None else _put_together(work, config, ledger)) as results:
+            _write_all(results, writer, tally, ledger, config)
     finally:
         record["stage_samples"] = tally.good - before
         record |= tally.skipped
     if existing is not None and len(writer.shards) == len(existing.shards):
         if ledger.changed:
             ledger.publish(writer.shards)
+        if work is not None:
+            work.clean()
         get_logger().info("ingest_found", dataset=existing.name, version=existing.version, samples=existing.total)
         return existing
     manifest = _manifest(config, existing, writer, source, tally)
@@ -94,6 +132,8 @@ def _add_new(
     ledger.publish(writer.shards)
     publish(store, manifest)
     ledger.clean(manifest.shards[len(existing.shards) if existing else 0 :])
+    if work is not None:
+        work.clean()
     _say_done(manifest, tally)
     return manifest
 
@@ -160,28 +200,53 @@ def _total(source: Source, config: IngestConfig) -> int | None:
     return min(counts, default=None)
 
 
+def _prepared(source: Source, config: IngestConfig, ledger: Ledger) -> Generator[Prepared | Rejected, None, None]:
+    """Prepare what is new in the source."""
+    with closing(_rows(source, config, ledger)) as rows:
+        shown = progress(rows, what=f"ingest {config.dataset}", total=_total(source, config), unit="img", done=len(ledger.known))
+        with closing(prepare_all(shown, config, with_looks=source.downloads)) as results:
+            yield from results
+
+
+def _put_together(work: GroupWork, config: IngestConfig, ledger: Ledger) -> Generator[Prepared | Rejected, None, None]:
+    """Yield what the groups have prepared, less what is known by now: an ingest that was killed has left it in a shard."""
+    keys = _Keys(ledger)
+    new = (result for result in work.results() if result.row.key not in ledger.known)
+    for result in itertools.islice(new, _limit(config, ledger)):
+        if result.was_sample:
+            keys.add(result.row.key)
+        yield result.row
+
+
+def _limit(config: IngestConfig, ledger: Ledger) -> int | None:
+    return max(0, config.samples - len(ledger.known)) if config.samples else None
+
+
+class _Keys:
+    """The keys of the samples that have come so far, where two can be equal."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._unique, self._seen = ledger.unique_keys, set[str]()
+
+    def add(self, key: str) -> None:
+        """Note a key; DataError for one that came before."""
+        if key in self._seen:
+            raise DataError(f"Two samples have the key '{key}'", fix="Rename or remove one; nothing was published.")
+        if not self._unique:
+            self._seen.add(key)
+
+
 def _rows(source: Source, config: IngestConfig, ledger: Ledger) -> Generator[Row, None, None]:
-    """Yield what is new in the source, each sample with its split; the clean part leaves its share out before any decoding."""
-    known = ledger.known
-    seen: set[str] = set()
+    """Yield what is new in the source, each sample with its split."""
+    known, keys = ledger.known, _Keys(ledger)
     found = source.samples(known)
     try:
-        limit = max(0, config.samples - len(known)) if config.samples else None
-        for row in itertools.islice(found, limit):
-            if isinstance(row, Rejected):
-                yield row
-                continue
-            if row.key in known:
-                continue
-            if row.key in seen:
-                raise DataError(f"Two samples have the key '{row.key}'", fix="Rename or remove one; nothing was published.")
-            if not ledger.unique_keys:
-                seen.add(row.key)
-            split = row.split or draw_split(row.key, config.seed, config.heldout_fraction, config.validation_fraction)
-            if config.caption_noise_part == "clean" and is_exchanged(row.key, split, config.seed, config.caption_noise):
-                yield Rejected(row.key, LEFT_OUT, "", row.fetch)
-            else:
-                yield row, split
+        for row in itertools.islice(found, _limit(config, ledger)):
+            if isinstance(row, RawSample):
+                if row.key in known:
+                    continue
+                keys.add(row.key)
+            yield with_split(row, config)
     finally:
         if isinstance(found, Generator):
             found.close()  # ends the downloads at once, whatever ended this

@@ -49,8 +49,11 @@ class Ledger:
     def __init__(self, store: Store, existing: Manifest | None) -> None:
         self.known: Collection[str] = _known_keys(store, existing)
 
+    def read_published(self, tally: Tally) -> None:
+        """Take over what is published: rows that are not tried again."""
+
     def catch_up(self, writer: ShardWriter, tally: Tally) -> None:
-        """Take over what is there: finished shards of an ingest that was killed, rows that are not tried again."""
+        """Take over what is there: what is published, and finished shards of an ingest that was killed."""
 
     def judge(self, sample: Prepared) -> Prepared | Rejected:
         """Return the sample, or its rejection as a duplicate."""
@@ -93,10 +96,15 @@ class RowLedger(Ledger):
         """Whether a row was new, or ended in another state than before."""
         return self._rows.changed
 
-    def catch_up(self, writer: ShardWriter, tally: Tally) -> None:
-        """Read the outcome tables, count the rows that are not tried again, adopt the shards of an ingest that was killed."""
+    def read_published(self, tally: Tally) -> None:
+        """Read the outcome tables and count the rows that are not tried again."""
         if self._existing:
             self._read(self._existing, tally)
+
+    def catch_up(self, writer: ShardWriter, tally: Tally) -> None:
+        """Read the outcome tables and adopt the shards of an ingest that was killed."""
+        self.read_published(tally)
+        if self._existing:
             last = self._existing.shards[-1]
             if self._store.head(layout.shard_outcomes(last.key)):  # an ingest was killed after it had published
                 self.clean(self._existing.shards)

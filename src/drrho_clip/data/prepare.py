@@ -14,7 +14,8 @@ from typing import Any
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.images import BadImage, PreparedImage, prepare_image
-from drrho_clip.data.sources.base import Fetch, RawSample, Rejected
+from drrho_clip.data.noise import draw_split, is_exchanged
+from drrho_clip.data.sources.base import LEFT_OUT, Fetch, RawSample, Rejected
 from drrho_clip.errors import DataError
 
 BATCH = 16  # rows sent to a worker at once
@@ -52,6 +53,16 @@ class ImageLimits:
 
 
 Row = tuple[RawSample, str] | Rejected  # a raw sample and its split
+
+
+def with_split(row: RawSample | Rejected, config: IngestConfig) -> Row:
+    """Return the row with its split; the clean part leaves its share out here, before any decoding."""
+    if isinstance(row, Rejected):
+        return row
+    split = row.split or draw_split(row.key, config.seed, config.heldout_fraction, config.validation_fraction)
+    if config.caption_noise_part == "clean" and is_exchanged(row.key, split, config.seed, config.caption_noise):
+        return Rejected(row.key, LEFT_OUT, "", row.fetch)
+    return row, split
 
 
 def prepare_all(

@@ -54,6 +54,21 @@ def outcome_table(name: str, number: int, sha256: str) -> str:
     return f"{outcomes(name)}/{number:06d}-{sha256[:16]}.parquet"
 
 
+def group_work(name: str) -> str:
+    """Folder of what the groups of an ingest have prepared; gone once it is published."""
+    return f"{dataset(name)}/groups"
+
+
+def group_part(name: str, fingerprint: str, piece: int, round_number: int) -> str:
+    """The prepared rows of one piece of a source, those that ended in this round of attempts."""
+    return f"{group_work(name)}/{fingerprint}/{piece:08d}.{round_number}.part"
+
+
+def group_presence(name: str, fingerprint: str, process: str) -> str:
+    """There while this process of a group works and nothing is published."""
+    return f"{group_work(name)}/{fingerprint}/{process}.here"
+
+
 def reference(name: str, reference_id: str) -> str:
     """Folder of one reference model's features of one dataset."""
     return f"{dataset(name)}/reference/{check_name(reference_id, 'reference')}"

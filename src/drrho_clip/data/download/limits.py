@@ -28,12 +28,12 @@ class DownloadLimits:
 
     @classmethod
     def of(cls, config: IngestConfig) -> DownloadLimits:
-        """Take the limits out of the settings of the step."""
+        """Take the limits out of the settings of the step: those that spare others are for all groups together."""
         return cls(
             connections=config.download_connections,
-            host_connections=config.download_host_connections,
-            host_delay=config.download_host_delay,
-            rate=config.download_rate,
+            host_connections=max(1, config.download_host_connections // config.groups),
+            host_delay=config.download_host_delay * config.groups,
+            rate=config.download_rate / config.groups,
             timeout=config.download_timeout,
             rounds=config.download_rounds,
             backoff=config.download_backoff,

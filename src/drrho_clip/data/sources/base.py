@@ -106,6 +106,14 @@ class Rejected:
     fetch: Fetch | None = None
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Rows that lie next to each other in the order of a source; nothing of them is read before `read` is called."""
+
+    rows: int | None  # how many; None = known only once they are read
+    read: Callable[[], Iterator[RawSample | Rejected]]
+
+
 class Source(Protocol):
     """Where image-text data comes from."""
 
@@ -119,3 +127,9 @@ class Source(Protocol):
 
     def samples(self, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         """Yield the samples whose key is not in `known`, in an order that depends on keys and seed alone."""
+
+    def pieces(self, known: Collection[str]) -> Iterator[Piece]:
+        """Yield the same samples in pieces that can be read apart, cut where the source and `known` alone say."""
+
+    def fingerprint(self) -> str:
+        """What two processes must have in common to see the same rows: it changes when the rows do."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from drrho_clip.data.config import IngestConfig
-from drrho_clip.data.manifest import Manifest, load_manifest
+from drrho_clip.data.manifest import Manifest, Shard, load_manifest
 from drrho_clip.data.reader import Sample, SampleReader
-from drrho_clip.data.sources.base import Held, RawSample, Rejected
+from drrho_clip.data.sources.base import Held, Piece, RawSample, Rejected
+from drrho_clip.data.sources.order import joined
 from drrho_clip.data.weights import load_weights
 from drrho_clip.errors import ConfigError, DataError, ObjectMissing
 from drrho_clip.storage import layout
@@ -41,10 +43,20 @@ class CuratedSource:
 
     def samples(self, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         """Yield what is kept and whose key is not in `known`."""
-        for shard in self._manifest.shards:
-            for sample in self._reader.shard(shard):
-                if sample.index not in self._dropped and sample.meta["key"] not in known:
-                    yield _raw(sample, shard.split)
+        return joined(self.pieces(known))
+
+    def pieces(self, known: Collection[str]) -> Iterator[Piece]:
+        """Yield the shards of the run's dataset, each a piece."""
+        return (Piece(None, partial(self._of_shard, shard, known)) for shard in self._manifest.shards)
+
+    def fingerprint(self) -> str:
+        """That of the run's dataset; the weights of a finished run stay as they are."""
+        return self._manifest.id
+
+    def _of_shard(self, shard: Shard, known: Collection[str]) -> Iterator[RawSample | Rejected]:
+        for sample in self._reader.shard(shard):
+            if sample.index not in self._dropped and sample.meta["key"] not in known:
+                yield _raw(sample, shard.split)
 
 
 def _raw(sample: Sample, split: str) -> RawSample:

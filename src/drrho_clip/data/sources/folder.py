@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.images import looks_like_image
-from drrho_clip.data.sources.base import RawSample, Rejected
+from drrho_clip.data.sources.base import Piece, RawSample, Rejected
 from drrho_clip.data.sources.captions import (
     REPAIRED,
     BadRow,
@@ -31,7 +31,7 @@ from drrho_clip.data.sources.fields import (
     wanted,
     wants_fields,
 )
-from drrho_clip.data.sources.order import seeded_order
+from drrho_clip.data.sources.order import cut, fingerprint_of, joined, seeded_order
 from drrho_clip.errors import DataError
 
 _TEXT_ENDINGS = (".txt", ".json")
@@ -81,7 +81,18 @@ class FolderSource:
 
     def samples(self, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         """Yield the images whose key is not in `known`, in a seeded hash order of the keys."""
-        for key in seeded_order(self._images, self._config.seed, known):
+        return joined(self.pieces(known))
+
+    def pieces(self, known: Collection[str]) -> Iterator[Piece]:
+        """Yield the same in pieces."""
+        return cut(seeded_order(self._images, self._config.seed, known), self._config.shard_samples, self._read)
+
+    def fingerprint(self) -> str:
+        """The names of images and texts."""
+        return fingerprint_of((*self._images.values(), *sorted(self._texts.values())))
+
+    def _read(self, keys: Iterable[str]) -> Iterator[RawSample | Rejected]:
+        for key in keys:
             name = self._images[key]
             try:
                 yield self._sample(key, name)

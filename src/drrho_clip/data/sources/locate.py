@@ -29,6 +29,7 @@ class Tar:
     name: str
     path: Path | None = None
     fetch: Callable[[Path], None] | None = None
+    version: str = ""  # another one for other bytes; "" = not known
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
@@ -85,7 +86,7 @@ def _local(pattern: str) -> list[Tar]:
             found += sorted(Path(match) for match in glob.glob(name, recursive=True))
     missing = [name for name in names if not os.path.exists(name) and not _WILDCARDS.search(name)]
     _check_missing(missing, len(names))
-    return [Tar(str(path), path=path) for path in found]
+    return [Tar(str(path), path=path, version=str(path.stat().st_size)) for path in found]
 
 
 def _tars_below(folder: Path) -> list[Path]:
@@ -116,7 +117,10 @@ def _in_store(uri: str, store: Store | None) -> list[Tar]:
         keys += tars
         missing += [] if tars else [store.uri_of(name) if name else store.uri]
     _check_missing(missing, len(names))
-    return [Tar(store.uri_of(key), fetch=partial(store.download, key, etag=objects[key].etag)) for key in keys]
+    return [
+        Tar(store.uri_of(key), fetch=partial(store.download, key, etag=objects[key].etag), version=objects[key].etag)
+        for key in keys
+    ]
 
 
 def _over_http(pattern: str) -> list[Tar]:

@@ -12,15 +12,15 @@ set `caption_template` to "{name}, {group}"; the default is "{name}".
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 from drrho_clip.data.config import IngestConfig
-from drrho_clip.data.sources.base import RawSample, Rejected
+from drrho_clip.data.sources.base import Piece, RawSample, Rejected
 from drrho_clip.data.sources.captions import check_template, clean_caption
-from drrho_clip.data.sources.order import seeded_order
+from drrho_clip.data.sources.order import cut, fingerprint_of, joined, seeded_order
 from drrho_clip.errors import ConfigError
 
 PLACEHOLDERS = ("name", "group")
@@ -93,8 +93,19 @@ class OpenMojiSource:
 
     def samples(self, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         """Yield the drawings whose key is not in `known`, in a seeded hash order of the keys."""
+        return joined(self.pieces(known))
+
+    def pieces(self, known: Collection[str]) -> Iterator[Piece]:
+        """Yield the same in pieces."""
+        return cut(seeded_order(self._names, self._config.seed, known), self._config.shard_samples, self._read)
+
+    def fingerprint(self) -> str:
+        """The drawings' names."""
+        return fingerprint_of(sorted(self._names.items()))
+
+    def _read(self, keys: Iterable[str]) -> Iterator[RawSample | Rejected]:
         size = self._config.image_size or DEFAULT_SIZE
-        for key in seeded_order(self._names, self._config.seed, known):
+        for key in keys:
             group = group_of(key)
             caption = clean_caption(self._template.format(name=self._names[key], group=group))
             yield RawSample(key, partial(render, str(self._folder / f"{key}.svg"), size), caption, group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
 import io
 import itertools
 from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +21,7 @@ SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 
 _SAMPLE_CHARACTERS = 1 << 18
 _BATCH_ROWS = 256
+_PARQUET_END = 8  # bytes behind the metadata: their size and the magic
 _BUFFER = 1 << 20  # bytes read ahead of a column, instead of its whole part of the row group
 
 
@@ -49,6 +51,10 @@ class TextRows:
         self.columns = tuple(header) or tuple(next(iter(self._records()), (0, []))[1])
         if not self.columns:
             raise DataError("The table is empty", where=str(path))
+
+    def fingerprint(self) -> str:
+        """Hash of the file."""
+        return _file_hash(self.path)
 
     @property
     def about(self) -> str:
@@ -100,6 +106,10 @@ class LineRows:
         """Name the one column; `header` says that the first line is not of the list."""
         self.path, self.columns, self._header = path, (column,), header
 
+    def fingerprint(self) -> str:
+        """Hash of the file."""
+        return _file_hash(self.path)
+
     def read(self, columns: Sequence[str]) -> Iterator[Row]:
         """Yield all lines, without the white space around them."""
         with self.path.open(encoding=encoding_of(self.path), errors="surrogateescape") as file:
@@ -112,6 +122,11 @@ def encoding_of(path: Path) -> str:
     """UTF-16 where a byte order mark says so, else UTF-8."""
     with path.open("rb") as file:
         return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _given_separator(text: str) -> str:
@@ -148,6 +163,13 @@ class ParquetRows:
         counts = [self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)]
         starts = [sum(counts[:group]) for group in range(len(counts))]
         self.groups = [range(start, start + count) for start, count in zip(starts, counts, strict=True)]
+
+    def fingerprint(self) -> str:
+        """Hash of the file's size and its end, which says where every column lies and how large it is."""
+        size = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            file.seek(max(0, size - self._file.metadata.serialized_size - _PARQUET_END))
+            return f"{size}-{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
     def read(self, columns: Sequence[str]) -> Iterator[Row]:
         """Yield all rows with the cells of `columns`, in the order of the file."""

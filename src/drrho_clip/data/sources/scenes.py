@@ -10,15 +10,15 @@ from __future__ import annotations
 import io
 import math
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from PIL import Image, ImageDraw
 
 from drrho_clip.data.config import IngestConfig
-from drrho_clip.data.sources.base import RawSample, Rejected
-from drrho_clip.data.sources.order import key_hash, seeded_order
+from drrho_clip.data.sources.base import Piece, RawSample, Rejected
+from drrho_clip.data.sources.order import cut, joined, key_hash, seeded_order
 from drrho_clip.errors import ConfigError
 
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "crescent")
@@ -38,6 +38,7 @@ DEFAULT_COUNT = 10_000
 DEFAULT_SIZE = 64
 
 _OVERSAMPLING = 4
+_PREFIX = "scene-"  # of the keys, before the number
 _LARGE, _SMALL = (0.17, 0.205), (0.08, 0.11)  # radius as a part of the picture's side
 
 
@@ -96,11 +97,23 @@ class ScenesSource:
 
     def samples(self, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         """Yield the scenes whose key is not in `known`, in a seeded hash order of the keys."""
-        numbers = {f"scene-{number:06d}": number for number in range(self._count)}
+        return joined(self.pieces(known))
+
+    def pieces(self, known: Collection[str]) -> Iterator[Piece]:
+        """Yield the same in pieces."""
+        keys = (f"{_PREFIX}{number:06d}" for number in range(self._count))
+        return cut(seeded_order(keys, self._config.seed, known), self._config.shard_samples, self._read)
+
+    def fingerprint(self) -> str:
+        """Nothing: the settings say all."""
+        return ""
+
+    def _read(self, keys: Iterable[str]) -> Iterator[RawSample | Rejected]:
         seed = self._config.seed
-        for key in seeded_order(numbers, seed, known):
-            scene = scene_at(seed, numbers[key])
-            load = partial(render, scene, seed, numbers[key], self._size)
+        for key in keys:
+            number = int(key.removeprefix(_PREFIX))
+            scene = scene_at(seed, number)
+            load = partial(render, scene, seed, number, self._size)
             yield RawSample(key, load, scene.caption, scene.class_name, self._split(key, scene))
 
     def _split(self, key: str, scene: Scene) -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.images import looks_like_image
-from drrho_clip.data.sources.base import Held, RawSample, Rejected, Slice
+from drrho_clip.data.sources.base import Held, Piece, RawSample, Rejected, Slice
 from drrho_clip.data.sources.captions import REPAIRED, BadRow, clean_caption, decode_text, json_caption
 from drrho_clip.data.sources.fields import IMAGE_ENDINGS, class_of, parse_fields, split_of, text_or_none, wants_fields
 from drrho_clip.data.sources.locate import Tar, find_tars
+from drrho_clip.data.sources.order import fingerprint_of
 from drrho_clip.data.sources.pairing import TEXT_ENDINGS, Pair, Pairing, pair_members
 from drrho_clip.data.sources.tars import Member, index_tar
 from drrho_clip.errors import DataError
@@ -65,6 +67,18 @@ class ShardsSource:
                     yield item
             if not usable and number in (_PROBED_TARS, len(self._tars)):
                 raise _nothing_usable(self._tars[:number], endings, rejected)
+
+    def pieces(self, known: Collection[str]) -> Iterator[Piece]:
+        """Yield the tars, each a piece; what goes across them (one key in two tars) is not looked at."""
+        return (Piece(None, partial(self._of_tar, tar, known)) for tar in self._tars)
+
+    def fingerprint(self) -> str:
+        """The tars' names, and size or ETag where that is known without fetching them."""
+        return fingerprint_of((tar.name, tar.version) for tar in self._tars)
+
+    def _of_tar(self, tar: Tar, known: Collection[str]) -> Iterator[RawSample | Rejected]:
+        with tar.on_disk() as path:
+            yield from self._items(tar, path, _paired(path, tar.name), known)
 
     def _items(self, tar: Tar, path: Path, pairing: Pairing, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         yield from (item for item in pairing.rejected if item.key not in known)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from drrho_clip.data.config import IngestConfig
-from drrho_clip.data.sources.base import Held, RawSample, Rejected
+from drrho_clip.data.sources.base import Held, Piece, RawSample, Rejected
 from drrho_clip.data.sources.captions import CAPTION_FIELDS, REPAIRED, BadRow, cell_text, clean_caption
 from drrho_clip.data.sources.columns import IMAGE_FIELDS, find_column, first_cells, other_columns, row_key
 from drrho_clip.data.sources.fields import class_of, display, split_of
-from drrho_clip.data.sources.order import key_hash, seeded_order
+from drrho_clip.data.sources.order import cut, joined, key_hash, seeded_order
 from drrho_clip.data.sources.rows import ParquetRows, Row, Rows
 from drrho_clip.errors import DataError
 
@@ -46,21 +47,31 @@ class TableSource:
 
     def samples(self, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         """Yield the rows whose key is not in `known`; the order is that of the class's docstring."""
-        if isinstance(self._rows, ParquetRows) and self._holds_bytes:
-            yield from self._streamed(self._rows, known)
-            return
-        for key in seeded_order(self._listed, self._config.seed, known):
-            yield self._sample(key, self._listed[key])
+        return joined(self.pieces(known))
 
-    def _streamed(self, rows: ParquetRows, known: Collection[str]) -> Iterator[RawSample | Rejected]:
+    def pieces(self, known: Collection[str]) -> Iterator[Piece]:
+        """Yield the same in pieces: of rows with bytes those that are read together."""
+        if isinstance(self._rows, ParquetRows) and self._holds_bytes:
+            return self._streamed(self._rows, known)
+        keys = seeded_order(self._listed, self._config.seed, known)
+        return cut(keys, self._config.shard_samples, partial(self._read, self._listed))
+
+    def fingerprint(self) -> str:
+        """That of the table."""
+        return self._rows.fingerprint()
+
+    def _read(self, rows: Mapping[str, Row], keys: Iterable[str]) -> Iterator[RawSample | Rejected]:
+        return (self._sample(key, rows[key]) for key in keys)
+
+    def _streamed(self, rows: ParquetRows, known: Collection[str]) -> Iterator[Piece]:
         seed = self._config.seed
         for group in sorted(range(len(rows.groups)), key=lambda group: key_hash(f"row group {group}", seed)):
             if all(row_key(number) in known for number in rows.groups[group]):
                 continue
             for batch in rows.batches(group, self._wanted):
                 keyed = {row_key(row.number): row for row in batch}
-                for key in seeded_order(keyed, seed, known):
-                    yield self._sample(key, keyed[key])
+                keys = seeded_order(keyed, seed, known)
+                yield Piece(len(keys), partial(self._read, keyed, keys))
 
     def _sample(self, key: str, row: Row) -> RawSample | Rejected:
         config = self._config

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.download.limits import DownloadLimits
 from drrho_clip.data.download.ordered import Answer, Failed, Fetched, Job, download_in_order
-from drrho_clip.data.sources.base import Fetch, Held, RawSample, Rejected
+from drrho_clip.data.sources.base import Fetch, Held, Piece, RawSample, Rejected
 from drrho_clip.data.sources.captions import (
     CAPTION_FIELDS,
     REPAIRED,
@@ -41,6 +42,17 @@ class Columns:
     uid: str
 
 
+@dataclass(frozen=True)
+class _Outside(Container[str]):
+    """The rows that are known or have no number in a range."""
+
+    numbers: range
+    known: Container[str]
+
+    def __contains__(self, key: object) -> bool:
+        return int(str(key)) not in self.numbers or key in self.known
+
+
 class UrlSource:
     """The rows of one table; their key is the row's number, from 0. Only what is on its way is held in memory."""
 
@@ -66,17 +78,40 @@ class UrlSource:
 
     def samples(self, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         """Yield the rows whose key is not in `known`, those that had to be tried again after all others."""
-        with closing(download_in_order(self._jobs(known), DownloadLimits.of(self._config))) as done:
+        return self.fetch(known)
+
+    def fetch(self, known: Container[str], attempt: int = 1) -> Iterator[RawSample | Rejected]:
+        """Yield the same, where the attempts of the rows count from `attempt`."""
+        with closing(download_in_order(self._jobs(known, attempt), DownloadLimits.of(self._config))) as done:
             for job, answer in done:
                 yield _finished(job.payload, answer)
 
-    def _jobs(self, known: Collection[str]) -> Iterator[Job]:
+    def pieces(self, known: Collection[str]) -> Iterator[Piece]:
+        """Yield pieces of so many rows of the table, whether they are known or not; they go into one `fetch` together."""
+        size, total = self._config.shard_samples, self._count()
+        for start in range(0, total, size):
+            numbers = range(start, min(start + size, total))
+            new = sum(row_key(number) not in known for number in numbers)
+            yield Piece(new, partial(self.fetch, _Outside(numbers, known)))
+
+    def fingerprint(self) -> str:
+        """That of the table."""
+        return self._rows.fingerprint()
+
+    def _count(self) -> int:
+        """Number of the table's rows, `samples` at most."""
+        total = self._rows.total
+        if total is None:
+            total = sum(1 for _ in self._rows.read(()))
+        return min(total, self._config.samples) if self._config.samples else total
+
+    def _jobs(self, known: Container[str], attempt: int = 1) -> Iterator[Job]:
         for row in self._rows.read(self._wanted):
             if self._config.samples and row.number >= self._config.samples:
                 return
             key = row_key(row.number)
             if key not in known:
-                yield self._job(key, row)
+                yield replace(self._job(key, row), attempt=attempt)
 
     def _job(self, key: str, row: Row) -> Job:
         columns = self._columns
