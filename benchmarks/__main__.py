@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.checkpoint import checkpoint_stall
 from benchmarks.download import download_rate
 from benchmarks.loss import loss_memory, loss_time
+from benchmarks.planning import planning
 from benchmarks.step import step_time
 from benchmarks.ustate import ustate_time
 
@@ -22,6 +24,8 @@ BENCHMARKS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "step": step_time,
     "ustate": ustate_time,
     "download": download_rate,
+    "planning": planning,
+    "checkpoint": checkpoint_stall,
 }
 
 

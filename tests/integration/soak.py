@@ -112,6 +112,9 @@ class Soak:
 
     def run(self, kills: int) -> None:
         """Kill as often as that, or a little more; AssertionError where something is left that should not be."""
+        ready = self._context.Process(target=os.getpid)  # the first process waits for all imports
+        ready.start()
+        ready.join()
         for step in STEPS:
             began = time.monotonic()
             assert self._attempt(step, f"{self.uri}/undisturbed", None) == 0
