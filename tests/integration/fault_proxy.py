@@ -14,7 +14,10 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class FaultProxy:
-    """Relays to a server on 127.0.0.1; `cut` lets a number of response bytes pass and then breaks that connection."""
+    """Relays to a server on 127.0.0.1; `cut` lets a number of response bytes pass and then breaks that connection.
+
+    `refuse` answers requests itself, and `stall` lets them wait: each for the next ones, once a connection.
+    """
 
     def __init__(self, port: int) -> None:
         self._server = port
@@ -24,6 +27,10 @@ class FaultProxy:
         self._cuts_left = 0
         self._reset = False
         self.cuts = 0  # connections broken so far
+        self._answer, self._refusals_left = b"", 0
+        self._stalls_left = 0
+        self._closed = threading.Event()
+        self.refusals = self.stalls = 0  # so far
 
     @property
     def url(self) -> str:
@@ -34,11 +41,24 @@ class FaultProxy:
         with self._guard:
             self._pass_bytes, self._reset, self._cuts_left, self._after = after, reset, times, after
 
+    def refuse(self, status: str, code: str, times: int) -> None:
+        """Answer the next requests with an HTTP status and an S3 error code, and end their connections."""
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>"
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        with self._guard:
+            self._answer, self._refusals_left = (head + body).encode(), times
+
+    def stall(self, times: int) -> None:
+        """Give the next requests no answer at all."""
+        with self._guard:
+            self._stalls_left = times
+
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._closed.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
@@ -53,8 +73,28 @@ class FaultProxy:
     def _relay_requests(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 16):
+                if self._refused(client) or self._stalled():
+                    break
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)
+
+    def _refused(self, client: socket.socket) -> bool:
+        with self._guard:
+            if not self._refusals_left:
+                return False
+            self._refusals_left -= 1
+            self.refusals += 1
+        client.sendall(self._answer)
+        return True
+
+    def _stalled(self) -> bool:
+        with self._guard:
+            if not self._stalls_left:
+                return False
+            self._stalls_left -= 1
+            self.stalls += 1
+        self._closed.wait()
+        return True
 
     def _relay_responses(self, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError), server, client:

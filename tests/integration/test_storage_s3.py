@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import pickle
 import random
 import threading
@@ -10,14 +11,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.config import Config
 from fault_proxy import FaultProxy
 
 from drrho_clip.errors import ObjectChanged, ObjectMissing, StorageError
-from drrho_clip.storage import Store, open_store, ranged
+from drrho_clip.storage import Store, open_store, ranged, s3_client
 from drrho_clip.storage.s3 import S3Store
 from drrho_pipelines.seaweed import SeaweedServer
 
@@ -142,6 +145,58 @@ def test_a_large_object_is_written_in_parts_over_a_broken_connection(
     info = far_store.write("a", memoryview(data))
     assert info.etag.endswith("-3")
     assert far_store.read("a", etag=info.etag) == data
+
+
+@pytest.mark.parametrize("use", EVERY_USE[:-1])
+def test_a_server_that_asks_for_patience_gets_it(far_store: S3Store, proxy: FaultProxy, use: Callable[[Store], object]):
+    far_store.write("a", b"1")
+    proxy.refuse("503 Service Unavailable", "SlowDown", times=2)
+    use(far_store)
+    assert proxy.refusals == 2
+
+
+@pytest.mark.parametrize("use", [lambda store: store.read("a"), lambda store: store.head("a")], ids=["read", "head"])
+def test_a_server_that_is_never_ready_is_one_error(far_store: S3Store, proxy: FaultProxy, use: Callable[[Store], object]):
+    far_store.write("a", b"1")
+    proxy.refuse("503 Service Unavailable", "SlowDown", times=1000)
+    error = only_error(lambda: use(far_store), seconds=60)
+    assert "refused: SlowDown" in str(error) or "refused: 503 Service Unavailable" in str(error)  # no body answers HEAD
+    assert f"{far_store.uri}" in str(error)
+
+
+def test_a_request_without_an_answer_is_sent_again(far_store: S3Store, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch):
+    settings = s3_client._client_config(foreign=True, direct=False)
+    quick = settings.merge(Config(read_timeout=1))
+    monkeypatch.setattr(s3_client, "_client_config", lambda **_: quick)
+    far_store.write("a", b"1")
+    proxy.stall(times=2)
+    assert far_store.read("a") == b"1"
+    assert proxy.stalls == 2
+
+
+def test_credentials_that_run_out_are_renewed(
+    s3_store: S3Store, seaweed: SeaweedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Keys from a program, as from a role: those that the server no longer takes are an error, the next ones work."""
+    keys = {name: seaweed.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    for name in keys:
+        monkeypatch.delenv(name)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path}/keys.json\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+
+    def give(access_key: str, secret_key: str, minutes: float) -> None:
+        until = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
+        given = {"Version": 1, "AccessKeyId": access_key, "SecretAccessKey": secret_key, "Expiration": until}
+        (tmp_path / "keys.json").write_text(json.dumps(given))
+
+    store = S3Store(s3_store.bucket, s3_store.prefix)
+    give(*keys.values(), minutes=5)  # renewed before each request: less than ten minutes are left
+    store.write("a", b"1")
+    give("AKIAOLD", "no longer taken", minutes=5)
+    assert "does not know these credentials" in str(only_error(lambda: store.read("a")))
+    give(*keys.values(), minutes=60)
+    assert store.read("a") == b"1"
 
 
 def test_an_own_large_upload_whose_answer_was_lost_is_no_conflict(far_store: S3Store, proxy: FaultProxy, tmp_path: Path):
