@@ -20,6 +20,7 @@ from submitting import STEPS, artifacts_of, events, execution_of, may_be_root, p
 from testcluster.access import S3, Access
 
 Drrho = Callable[..., subprocess.CompletedProcess[str]]
+LAUNCHER_TIMEOUT = 60  # seconds: another pod of the step has to come in this time
 JOB = {"train_node_cpu": "700m", "train_node_memory": "2Gi"}
 
 
@@ -81,7 +82,13 @@ def training(
 ) -> tuple[Execution, str]:
     """A run that trains in a job without an end: its execution, and the pod of its step `train`."""
     endless = parameters(
-        store, s3, train_launcher="pytorchjob", train_samples="16000000", train_log_steps="1", train_launcher_timeout="15", **JOB
+        store,
+        s3,
+        train_launcher="pytorchjob",
+        train_samples="16000000",
+        train_log_steps="1",
+        train_launcher_timeout=str(LAUNCHER_TIMEOUT),
+        **JOB,
     )
     done = drrho("submit", "steering", "--image", cluster.image, *endless)
     assert done.returncode == 0, done.stderr
@@ -137,7 +144,7 @@ def test_the_job_of_a_step_that_hangs_goes_on_with_its_successor_and_ends_withou
 
     stop(cluster, installed, second)
     assert drrho("cancel", execution.run_id).returncode == 0
-    cluster.wait_for("no pod that trains", lambda: not working(cluster, installed), 15 + 15 + 90)
+    cluster.wait_for("no pod that trains", lambda: not working(cluster, installed), LAUNCHER_TIMEOUT + 15 + 90)
 
 
 def test_the_job_goes_with_the_owner_of_the_run(

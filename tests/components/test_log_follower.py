@@ -66,6 +66,13 @@ def test_what_a_container_wrote_before_it_was_started_again_is_not_lost():
     assert read(cluster) == ["first 0", "first 1", "first 2", "first 3", "second 20", "second 21"]
 
 
+def test_what_the_kubelet_says_in_place_of_a_log_is_no_line_of_it():
+    """It comes without a time, between two lives of a container."""
+    excuse = b"unable to retrieve container logs for containerd://3ae02620de93"
+    cluster = Scripted([*stamped(0, 1), excuse], [excuse], stamped(0, 1, 2))
+    assert read(cluster) == ["line 0", "line 1", "line 2"]
+
+
 @pytest.mark.parametrize("zone", ["Z", "+02:00"])
 def test_the_clock_of_the_node_may_be_anywhere(zone: str):
     resumed = Resumed()

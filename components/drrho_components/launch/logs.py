@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -10,10 +11,14 @@ from datetime import UTC, datetime
 from drrho_components.kube import Cluster, ClusterError
 
 KEPT_LINES = 200
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")  # RFC 3339, as the kubelet writes it
 
 
 class Resumed:
-    """Takes lines that begin with the time of the kubelet, drops those that came before, and remembers where it is."""
+    """Takes lines that begin with the time of the kubelet, drops those that came before, and remembers where it is.
+
+    A line without a time is the kubelet's own word ("unable to retrieve container logs for ..."), not the container's: dropped.
+    """
 
     def __init__(self) -> None:
         self.last = ""
@@ -24,7 +29,7 @@ class Resumed:
         last, skip = self.last, self._same
         for line in lines:
             time, _, text = line.decode(errors="replace").partition(" ")
-            if time < last:
+            if time < last or not TIME.fullmatch(time):
                 continue
             if time == last and skip:
                 skip -= 1
