@@ -21,7 +21,7 @@ from drrho_components.launch import JobConfig, launcher_for
 from launching import ENDLESS, JOB, RULES, START_SECONDS, TRAINING, Step, create_runtime, make_account, pods, working
 from testcluster.access import S3, Access
 
-STEPS = 900  # enough for a machine that ends pods slowly and trains fast
+STEPS = 500  # enough for a machine that ends pods slowly and trains fast
 TIMED = {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}
 
 
