@@ -161,7 +161,7 @@ def test_uploading_the_same_twice_is_harmless(capsys: pytest.CaptureFixture[str]
         *_, uncached = server.objects.versions.values()
         specification = uncached["pipeline_spec"]["pipeline_spec"]
         dags = [part["dag"] for part in (specification["root"], *specification["components"].values()) if "dag" in part]
-        assert len(dags) == 3  # the pipeline, and in it a condition with a loop
+        assert len(dags) == 5  # the pipeline, and in it a condition with a loop for each of the two steps that pods share
         assert all(task["cachingOptions"] == {} for dag in dags for task in dag["tasks"].values())
 
 
