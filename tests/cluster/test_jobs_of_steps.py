@@ -151,6 +151,7 @@ def test_the_job_goes_with_the_owner_of_the_run(
     cluster: Access, runner: PodRunner, installed: str, training: tuple[Execution, str]
 ):
     execution, _ = training
+    assert working(cluster, installed)
     runner.delete_owner(execution)
     cluster.wait_for("no job", lambda: not jobs_of(cluster, installed, "pytorchjob"), 60)
     cluster.wait_for("no pod at all", lambda: not cluster.get(installed, "pods")["items"], 120)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 import uuid
@@ -19,10 +18,10 @@ from drrho_clip.training import TrainConfig, find_summary, train
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_components.launch import JobConfig, launcher_for
 from launching import ENDLESS, JOB, RULES, START_SECONDS, TRAINING, Step, create_runtime, make_account, pods, working
+from run_records import untimed_records
 from testcluster.access import S3, Access
 
 STEPS = 500  # enough for a machine that ends pods slowly and trains fast
-TIMED = {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +56,6 @@ def step(cluster: Access, namespace: str, s3: S3, data: Store, tmp_path: Path) -
 
 def new_run() -> str:
     return f"run-{uuid.uuid4().hex[:6]}"
-
-
-def rows(store: Store, run: str) -> list[dict[str, float]]:
-    lines = store.read(layout.run_metrics(run)).decode().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in TIMED} for line in lines]
 
 
 @pytest.mark.parametrize("kind", ["pytorchjob", "trainjob"])
@@ -115,7 +109,7 @@ def test_a_job_whose_launcher_is_lost_ends_itself_and_a_new_launcher_goes_on(clu
         assert again.end() == 0, again.text[-5000:]
         assert again.events("job_replaced")[0]["reason"] == "succeeded"
         assert again.events("resumed")[0]["step"] == saved[0]
-    assert [row["step"] for row in rows(data, run)] == list(range(1, 401))
+    assert [row["step"] for row in untimed_records(data, run)] == list(range(1, 401))
 
 
 def test_a_launcher_that_is_started_again_takes_up_the_same_job(cluster: Access, namespace: str, step, data: Store):
@@ -154,7 +148,7 @@ def test_lost_workers_change_nothing_of_the_result(elastic: str, cluster: Access
     cluster.kubectl(f"--namespace={namespace}", "delete", "pod", name, "--wait=false")
     assert one.end(2 * START_SECONDS) == 0, one.text[-5000:]
     assert len(one.events("resumed")) >= 2, one.text[-8000:]
-    assert rows(data, run) == rows(data, undisturbed)
+    assert untimed_records(data, run) == untimed_records(data, undisturbed)
     model, whole = (load_model(f"run:{name}", data).model.state_dict() for name in (run, undisturbed))
     assert all(torch.equal(model[key], value) for key, value in whole.items())
 

@@ -49,7 +49,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.write(layout.run_config("trained"), yaml.safe_dump({"architecture": "drrho-nano", "batch_size": 16}).encode())
     for step in (10, 20, 300):
         torch.manual_seed(step)
-        Checkpoints(store, "trained", keep=5).save(step, {"model": create_model("drrho-nano")}, {})
+        checkpoints = Checkpoints(store, "trained", keep=5)
+        checkpoints.start(step, {"model": create_model("drrho-nano")}, {})
+        checkpoints.finish()
     return folder
 
 

@@ -26,8 +26,10 @@ from typing import Any
 
 from drrho_pipelines.seaweed import SeaweedServer
 
+sys.path.append(str(Path(__file__).parents[1]))  # as a script; pytest has it
+from run_records import untimed_records
+
 STEPS = ("ingest", "reference", "train")
-TIMED = {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}
 PRELOADED = [
     *(f"drrho_clip.{module}" for module in ("data.ingest", "models", "reference.work", "training.worker", "verification")),
     *("boto3", "open_clip", "pyarrow.parquet", "safetensors.torch", "webdataset"),
@@ -160,12 +162,11 @@ class Soak:
         store = open_store(f"{self.uri}/{name}")
         for found in (verify_dataset(store, "scenes"), verify_run(store, "run")):
             assert found.problems == []
-        records = map(json.loads, store.read(layout.run_metrics("run")).splitlines())
         return {
             "dataset": load_manifest(store, "scenes").model_dump(),
             "features": [shard.features_sha256 for shard in load_reference_manifest(store, "scenes", "ref").shards],
             "model": exported_sha256("run", store),
-            "metrics": [{key: value for key, value in record.items() if key not in TIMED} for record in records],
+            "metrics": untimed_records(store, "run"),
             "weights": store.read(layout.run_weights("run")),
         }
 

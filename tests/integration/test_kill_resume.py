@@ -16,8 +16,7 @@ from drrho_clip.storage import Store, layout, open_store
 from drrho_clip.training import TrainConfig, train
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.step import find_summary
-
-TIMED = {"time", "samples_per_second", "step_seconds", "data_wait_seconds"}
+from run_records import untimed_records
 
 
 def settings(run: str) -> TrainConfig:
@@ -56,11 +55,6 @@ def killed_after_a_checkpoint(arguments: list[str]) -> None:
     assert process.wait() == -9
 
 
-def rows(store: Store, run: str) -> list[dict[str, float]]:
-    lines = store.read(layout.run_metrics(run)).decode().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in TIMED} for line in lines]
-
-
 def test_a_killed_run_ends_bit_for_bit_where_an_undisturbed_one_does(scenes_folder: Path, s3_store: Store) -> None:
     copy(scenes_folder, s3_store)
     with pytest.raises(TrainingError, match="without a summary"):
@@ -72,7 +66,7 @@ def test_a_killed_run_ends_bit_for_bit_where_an_undisturbed_one_does(scenes_fold
 
     train(settings("killed"), s3_store)
     train(settings("undisturbed"), s3_store)
-    assert rows(s3_store, "killed") == rows(s3_store, "undisturbed")
+    assert untimed_records(s3_store, "killed") == untimed_records(s3_store, "undisturbed")
     killed, undisturbed = (load_model(f"run:{run}", s3_store).model.state_dict() for run in ("killed", "undisturbed"))
     assert all(torch.equal(killed[name], value) for name, value in undisturbed.items())
     assert s3_store.read(layout.run_weights("killed")) == s3_store.read(layout.run_weights("undisturbed"))

@@ -39,6 +39,11 @@ def state_of(parts) -> list[torch.Tensor]:
     ]
 
 
+def save(checkpoints: Checkpoints, step: int, parts, state, by_rows=None) -> None:
+    checkpoints.start(step, parts, state, by_rows)
+    checkpoints.finish()
+
+
 @pytest.fixture
 def checkpoints(tmp_path):
     return Checkpoints(open_store(str(tmp_path)), RUN, keep=2)
@@ -46,7 +51,7 @@ def checkpoints(tmp_path):
 
 def test_everything_comes_back_bit_for_bit(checkpoints):
     saved, loaded = trained(0), trained(1, steps=0)
-    checkpoints.save(7, saved, {"seconds": 1.5}, saved["objective"].by_rows())
+    save(checkpoints, 7, saved, {"seconds": 1.5}, saved["objective"].by_rows())
     assert checkpoints.restore(loaded, loaded["objective"].by_rows()) == (7, {"seconds": 1.5})
     for before, after in zip(state_of(saved), state_of(loaded), strict=True):
         torch.testing.assert_close(after, before, rtol=0, atol=0, equal_nan=True)
@@ -54,7 +59,7 @@ def test_everything_comes_back_bit_for_bit(checkpoints):
 
 def test_a_restored_optimiser_goes_on_as_the_saved_one(checkpoints):
     saved, loaded = trained(0), trained(1, steps=0)
-    checkpoints.save(1, saved, {})
+    save(checkpoints, 1, saved, {})
     checkpoints.restore(loaded)
     for parts in (saved, loaded):
         parts["model"](torch.ones(2, 3)).square().sum().backward()
@@ -69,7 +74,7 @@ def test_nothing_there_means_step_zero(checkpoints):
 
 def test_only_the_newest_are_kept(checkpoints):
     for step in (1, 2, 3):
-        checkpoints.save(step, trained(step), {})
+        save(checkpoints, step, trained(step), {})
     assert checkpoints.steps() == [3, 2]
     assert {info.key.split("/")[3] for info in checkpoints.store.list("runs/")} == {"step-00000002", "step-00000003"}
 
@@ -77,7 +82,7 @@ def test_only_the_newest_are_kept(checkpoints):
 def test_every_nth_is_kept_for_good(tmp_path):
     checkpoints = Checkpoints(open_store(str(tmp_path)), RUN, keep=1, keep_every=4)
     for step in range(2, 15, 2):
-        checkpoints.save(step, {}, {})
+        save(checkpoints, step, {}, {})
     assert checkpoints.steps() == [14, 12, 8, 4]
 
 
@@ -127,8 +132,8 @@ def test_a_checkpoint_that_the_store_does_not_take_is_an_error_and_none(tmp_path
 
 def test_a_checkpoint_without_its_marker_is_none(checkpoints):
     first = trained(1)
-    checkpoints.save(1, first, {})
-    checkpoints.save(2, trained(2), {})
+    save(checkpoints, 1, first, {})
+    save(checkpoints, 2, trained(2), {})
     checkpoints.store.delete(layout.checkpoint_marker(RUN, 2))
     loaded = trained(3, steps=0)
     assert checkpoints.restore(loaded)[0] == 1
@@ -138,8 +143,8 @@ def test_a_checkpoint_without_its_marker_is_none(checkpoints):
 @pytest.mark.parametrize("damage", ["cut", "gone", "marker"])
 def test_a_damaged_newest_checkpoint_is_skipped(checkpoints, damage):
     first = trained(1)
-    checkpoints.save(1, first, {})
-    checkpoints.save(2, trained(2), {})
+    save(checkpoints, 1, first, {})
+    save(checkpoints, 2, trained(2), {})
     key = f"{layout.checkpoint(RUN, 2)}/model.safetensors"
     if damage == "cut":
         checkpoints.store.write(key, checkpoints.store.read(key)[:-9])
@@ -154,7 +159,7 @@ def test_a_damaged_newest_checkpoint_is_skipped(checkpoints, damage):
 
 def test_a_checkpoint_holds_no_pickle(checkpoints):
     parts = trained(0)
-    checkpoints.save(1, parts, {}, parts["objective"].by_rows())
+    save(checkpoints, 1, parts, {}, parts["objective"].by_rows())
     files = {info.key.rsplit("/", 1)[1]: checkpoints.store.read(info.key) for info in checkpoints.store.list("runs/")}
     assert len(files) == 5
     assert json.loads(files.pop("COMPLETE.json"))["step"] == 1
@@ -170,7 +175,7 @@ def test_rows_are_saved_in_slices_that_any_number_of_ranks_can_take(checkpoints,
     monkeypatch.setattr("drrho_clip.training.checkpoint.SLICE_ROWS", 4)
     saved, loaded = UState(10, home="device"), UState(10, home=home, folder=str(tmp_path))
     saved.put(torch.tensor([0, 4, 9]), torch.arange(6.0).view(3, 2))
-    checkpoints.save(3, {}, {}, {"u": saved})
+    save(checkpoints, 3, {}, {}, {"u": saved})
     assert sorted(info.key.rsplit("/", 1)[1] for info in checkpoints.store.list("runs/")) == [
         "COMPLETE.json", "u.000000000000.safetensors", "u.000000000004.safetensors", "u.000000000008.safetensors",
     ]  # fmt: skip
@@ -184,7 +189,7 @@ def test_a_damaged_slice_sends_all_rows_back_to_the_older_checkpoint(checkpoints
     state = UState(4, home="device")
     for step in (1, 2):
         state.write_rows(0, torch.full((4, 2), float(step)))
-        checkpoints.save(step, {}, {}, {"u": state})
+        save(checkpoints, step, {}, {}, {"u": state})
     key = f"{layout.checkpoint(RUN, 2)}/u.000000000002.safetensors"
     checkpoints.store.write(key, checkpoints.store.read(key)[:-1])
     assert checkpoints.restore({}, {"u": state})[0] == 1

@@ -70,7 +70,8 @@ def _options(
 def run_app(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 good, 1 a fault of ours, 2 a fault in the input, 130 stopped by Ctrl-C.
 
-    Commands that wait for a run on a server end with 1 where it failed and with 3 where its end is not known.
+    Commands that wait for a run on a server end with 1 where it failed and with 3 where its end is not known; `verify` ends with
+    1 where something is damaged.
 
     SIGTERM ends the process with 143, through every `finally` on the way.
     """

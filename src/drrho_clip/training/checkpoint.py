@@ -48,26 +48,15 @@ class ByRows(Protocol):
 
 
 class Checkpoints:
-    """The checkpoints of one run: `save` and `restore` a model, its optimiser and its objective, plus a few plain values.
+    """The checkpoints of one run: of a model, its optimiser and its objective, plus a few plain values.
 
     `by_rows` is state of the size of the dataset. Its slices do not depend on the number of ranks: any other number can resume.
-    `start` and `finish` are the two halves of `save`, for training that goes on while the files are on their way.
+    One is written by `start` and `finish`; between them training goes on while the files are on their way.
     """
 
     def __init__(self, store: Store, run: str, keep: int, keep_every: int = 0) -> None:
         self.store, self.run, self.keep, self.keep_every = store, run, keep, keep_every
         self._upload: _Upload | None = None
-
-    def save(
-        self,
-        step: int,
-        parts: Mapping[str, nn.Module | torch.optim.Optimizer],
-        state: Mapping[str, Any],
-        by_rows: Mapping[str, ByRows] | None = None,
-    ) -> None:
-        """Publish step N: files first, marker last; then drop all but the newest `keep` and the multiples of `keep_every`."""
-        self.start(step, parts, state, by_rows)
-        self.finish()
 
     def start(
         self,
@@ -99,8 +88,9 @@ class Checkpoints:
         return self._upload is not None and not self._upload.done()
 
     def finish(self) -> int:
-        """Wait for the files of every rank and publish what was started; return its step, 0 where nothing was.
+        """Wait for the files of every rank and publish what was started, marker last; return its step, 0 where nothing was.
 
+        Then drop all but the newest `keep` and the multiples of `keep_every`.
         All ranks call it. StorageError where the store did not take a file.
         """
         if self._upload is None:
