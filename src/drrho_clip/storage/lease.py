@@ -59,7 +59,7 @@ def renew_lease(store: Store, key: str, holder: str) -> Lease:
                 f"'{holder}' no longer holds the lease: "
                 + (f"'{lease.holder}' does" if lease and lease.holder else "nobody does"),
                 where=store.uri_of(key),
-                fix="It ran out while its holder did nothing, or waited for a node. Start again; a schedule's lasts lease_minutes.",
+                fix="It ran out while its holder did nothing. Start again; that of a schedule lasts lease_minutes.",
             )
         renewed = lease.model_copy(update={"expires": time.time() + lease.seconds})
         if _write(store, key, renewed, etag):
