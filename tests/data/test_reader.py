@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ingest_helpers import folder_config, numbered, write_pairs
 
-from drrho_clip.data import reader as reader_module
+from drrho_clip.data import ahead
 from drrho_clip.data.cache import SizedCache
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.manifest import Manifest
@@ -58,7 +58,7 @@ def test_every_sample_is_its_own_pair(counted: CountingStore, manifest: Manifest
 def test_runs_are_read_once_and_only_where_needed(
     counted: CountingStore, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "MAX_UNIT_SAMPLES", 5)
+    monkeypatch.setattr(ahead, "RUN_SAMPLES", 5)
     reader = SampleReader(counted, manifest)
     assert [reader.get(i).index for i in (3, 0, 4, 1, 3)] == [3, 0, 4, 1, 3]
     assert len(counted.ranges) == 1

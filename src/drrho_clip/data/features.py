@@ -7,12 +7,16 @@ header, then the tensors. Here it holds one tensor "features" [n, 2, dim] float1
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drrho_clip.data.ahead import GAP_BYTES, Submit, at_once
 from drrho_clip.data.cache import SizedCache
 from drrho_clip.data.manifest import Manifest
 from drrho_clip.data.reference_manifest import ReferenceShard, check_reference, load_reference_manifest
@@ -38,7 +42,10 @@ class _File:
 
 
 class FeatureReader:
-    """Reads the features of any samples of a dataset version. Can be pickled; every process fills its own cache."""
+    """Reads the features of any samples of a dataset version. Can be pickled; every process fills its own cache.
+
+    Where all features fit into `cache_bytes` they are read in units of 1,024 rows, each once; else near rows together.
+    """
 
     def __init__(self, store: Store, dataset: str, reference_id: str, manifest: Manifest, cache_bytes: int = 128 * 2**20) -> None:
         """Refuse, with a DataError, features that were computed for another dataset version."""
@@ -50,38 +57,60 @@ class FeatureReader:
         self._shards = [by_key[shard.key] for shard in manifest.shards]
         self._bases = np.array([shard.base for shard in manifest.shards], dtype=np.int64)
         self._total = manifest.total
+        self._in_units = self._total * 4 * self.dim <= cache_bytes
         self._files: dict[int, _File] = {}
         self._units: SizedCache[bytes] = SizedCache(cache_bytes, len)
 
     def get(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the features float16 [n, 2, dim] (image, text) of the samples, in their order."""
-        import torch
+        return self.start(indices, at_once)(indices)
 
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._total:
-            raise IndexError(f"samples {wanted.min()} .. {wanted.max()} of {self._total}")
-        features = np.empty((len(wanted), 2, self.dim), dtype=np.float16)
+    def start(self, indices: NDArray[np.int64], submit: Submit) -> Callable[[NDArray[np.int64]], Tensor]:
+        """Begin to read the features of samples; what is returned waits for those of some of them, and returns them as `get`."""
+        wanted = np.unique(np.asarray(indices, dtype=np.int64))
+        if wanted.size and not 0 <= wanted[0] <= wanted[-1] < self._total:
+            raise IndexError(f"samples {wanted[0]} .. {wanted[-1]} of {self._total}")
         shards = np.searchsorted(self._bases, wanted, side="right") - 1
         rows = wanted - self._bases[shards]
-        units = rows // UNIT_ROWS
-        for shard, unit in np.unique(np.stack([shards, units]), axis=1).T.tolist():
-            here = (shards == shard) & (units == unit)
-            features[here] = self._unit(shard, unit)[rows[here] - unit * UNIT_ROWS]
-        return torch.from_numpy(features)
+        spans = list(self._spans(shards, rows))
+        starts = np.array([self._bases[shard] + first for shard, first, _ in spans], dtype=np.int64)
+        read = self._held if self._in_units else self._read
+        started = [submit(partial(read, *span)) for span in spans]
 
-    def _unit(self, shard: int, unit: int) -> NDArray[np.float16]:
-        data = self._units.get((shard, unit), lambda: self._read(shard, unit))
-        return np.frombuffer(data, dtype="<f2").reshape(-1, 2, self.dim)
+        def features(some: NDArray[np.int64]) -> Tensor:
+            import torch
 
-    def _read(self, shard: int, unit: int) -> bytes:
+            found = np.empty((len(some), 2, self.dim), dtype=np.float16)
+            places = np.searchsorted(starts, some, side="right") - 1
+            for place in np.unique(places).tolist():
+                here = places == place
+                data = np.frombuffer(started[place].result(), dtype="<f2").reshape(-1, 2, self.dim)
+                found[here] = data[some[here] - starts[place]]
+            return torch.from_numpy(found)
+
+        return features
+
+    def _spans(self, shards: NDArray[np.int64], rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+        """Yield (shard, first row, end row) of what is read for these rows, which are sorted: units, or runs of near rows."""
+        if self._in_units:
+            for shard, unit in np.unique(np.stack([shards, rows // UNIT_ROWS]), axis=1).T.tolist():
+                yield shard, unit * UNIT_ROWS, min((unit + 1) * UNIT_ROWS, self._shards[shard].count)
+            return
+        apart = (np.diff(shards) != 0) | (np.diff(rows) * 4 * self.dim > GAP_BYTES)
+        firsts = np.flatnonzero(np.concatenate([[True], apart])) if len(rows) else np.empty(0, dtype=np.int64)
+        for first, end in pairwise([*firsts.tolist(), len(rows)]):
+            yield int(shards[first]), int(rows[first]), int(rows[end - 1]) + 1
+
+    def _held(self, shard: int, first: int, end: int) -> bytes:
+        return self._units.get((shard, first), lambda: self._read(shard, first, end))
+
+    def _read(self, shard: int, first: int, end: int) -> bytes:
         file = self._files.get(shard)
         if file is None:
             file = self._files[shard] = self._open(self._shards[shard])
-        first = unit * UNIT_ROWS
         row_bytes = 4 * self.dim
-        count = min(UNIT_ROWS, file.rows - first)
         try:
-            return self.store.read_range(file.key, file.start + first * row_bytes, count * row_bytes, etag=file.etag)
+            return self.store.read_range(file.key, file.start + first * row_bytes, (end - first) * row_bytes, etag=file.etag)
         except (ObjectMissing, ObjectChanged):
             raise self._unusable(file.key, "it was replaced while it was read") from None
 

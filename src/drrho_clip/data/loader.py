@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from drrho_clip.data.ahead import Fetched, ReadAhead
 from drrho_clip.data.augment import ImageBatcher
 from drrho_clip.data.features import FeatureReader
 from drrho_clip.data.images import BadImage, decode_image
 from drrho_clip.data.order import SampleOrder
-from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.reader import Sample, SampleReader
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import get_logger
 
@@ -73,6 +75,10 @@ class Kept:
                 self.size += size
         return found
 
+    def holds(self, index: int) -> bool:
+        """Whether a sample need not be loaded any more."""
+        return index in self._held
+
     def __reduce__(self) -> tuple[type[Kept], tuple[int]]:
         return Kept, (self.limit,)
 
@@ -94,19 +100,30 @@ class BatchMaker:
         """The batch of `step`, counted from 0 over all epochs."""
         return self.read(self.order.batch(step, self.rank, self.world_size), step)
 
-    def read(self, index: NDArray[np.int64], step: int) -> Batch:
-        """The batch of these samples, as they are augmented at `step`."""
-        images, tokens = zip(*(self.kept.get(int(i), self._load) for i in index), strict=True)
+    def read(self, index: NDArray[np.int64], step: int, fetched: Fetched | None = None) -> Batch:
+        """The batch of these samples, as they are augmented at `step`; fetched in parallel where that is not under way."""
+        if fetched is None:
+            with ReadAhead(self.reader, self.features) as ahead:
+                return self.read(index, step, ahead.start([index], self.kept.holds))
+        load = partial(self._load, fetched.sample)
+        images, tokens = zip(*(self.kept.get(int(i), load) for i in index), strict=True)
         return Batch(
             self.images(images, step, index.tolist()),
             torch.stack(tokens),
             torch.from_numpy(index),
             torch.tensor([image is not None for image in images]),
-            self.features.get(index) if self.features is not None else None,
+            fetched.features(index) if fetched.features is not None else None,
         )
 
-    def _load(self, index: int) -> Loaded:
-        sample = self.reader.get(index)
+    def batches(self, steps: range) -> Iterator[Batch]:
+        """The batches of these steps, what the next ones need being fetched meanwhile."""
+        wanted = (self.order.batch(step, self.rank, self.world_size) for step in steps)
+        with ReadAhead(self.reader, self.features) as ahead:
+            for step, (index, fetched) in zip(steps, ahead.steps(wanted, self.kept.holds), strict=True):
+                yield self.read(index, step, fetched)
+
+    def _load(self, read: Callable[[int], Sample], index: int) -> Loaded:
+        sample = read(index)
         return self._decode(sample.image, index), self.tokenize([sample.caption])[0]
 
     def _decode(self, data: bytes, index: int) -> Image.Image | None:
@@ -126,12 +143,10 @@ class _Steps(IterableDataset[Batch | DrrhoError]):
     def __iter__(self) -> Iterator[Batch | DrrhoError]:
         info = get_worker_info()
         start, stride = (info.id, info.num_workers) if info else (0, 1)
-        for step in range(self.first + start, self.last, stride):
-            try:
-                yield self.make(step)
-            except DrrhoError as error:  # raised again by `batches`: a worker's exception would arrive wrapped in a traceback
-                yield error
-                return
+        try:
+            yield from self.make.batches(range(self.first + start, self.last, stride))
+        except DrrhoError as error:  # raised again by `batches`: a worker's exception would arrive wrapped in a traceback
+            yield error
 
 
 def batches(make: BatchMaker, first: int, last: int, *, workers: int) -> Iterator[Batch]:

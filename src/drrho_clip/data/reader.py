@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from drrho_clip.data import ahead
 from drrho_clip.data.cache import SizedCache
 from drrho_clip.data.manifest import REPAIR, Manifest, Shard
 from drrho_clip.data.tar_index import BLOCK, Member, TarIndex, index_tar
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")
-MAX_UNIT_SAMPLES = 1024
-MAX_UNIT_BYTES = 32 * 2**20
 SIZE_FIELD = slice(124, 135)  # of a tar header (POSIX.1-1988, ustar): eleven octal digits
-INDEX_BYTES = 64 * 2**20  # held of the shards' indexes
+INDEX_BYTES = 128 * 2**20  # held of the shards' indexes: training mixes samples of up to 1,024 shards
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class SampleReader:
         self.store, self.manifest = store, manifest
         self._bases = [shard.base for shard in manifest.shards]
         self._total = manifest.total
-        self._in_runs = sum(shard.bytes for shard in manifest.shards) <= cache_bytes
-        self._units: SizedCache[bytes] = SizedCache(cache_bytes, len)
+        self.in_runs = sum(shard.bytes for shard in manifest.shards) <= cache_bytes
+        self._runs: SizedCache[bytes] = SizedCache(cache_bytes, len)
         self._indexes: SizedCache[TarIndex] = SizedCache(INDEX_BYTES, attrgetter("nbytes"))
 
     def check(self) -> None:
@@ -58,28 +57,46 @@ class SampleReader:
 
     def get(self, index: int) -> Sample:
         """Return one sample; DataError names the shard that is gone or altered, IndexError where there is no such sample."""
+        shard, position = self.place(index)
+        if not self.in_runs:
+            return self.cut(shard, position, self.read(shard, *self.span(shard, position, position + 1)), position)
+        key, first = self.run(index)
+        end = min(first + ahead.run_samples(shard), shard.count)
+        return self.cut(shard, position, self._runs.get((key, first), lambda: self._read_run(shard, first, end)), first)
+
+    def shard(self, shard: Shard) -> Iterator[Sample]:
+        """Yield the samples of one shard in order, read ahead in threads, past the cache."""
+        return (sample for _, sample in self.in_order([shard]))
+
+    def in_order(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Sample]]:
+        """Yield the samples of shards in order, each with its shard; the next shards are read ahead too."""
+        return ahead.in_order(self, shards)
+
+    def place(self, index: int) -> tuple[Shard, int]:
+        """Return the shard of a sample and its position in it; IndexError where there is no such sample."""
         if not 0 <= index < self._total:
             raise IndexError(f"sample {index} of {self._total}")
         shard = self.manifest.shards[bisect.bisect_right(self._bases, index) - 1]
-        position = index - shard.base
-        size = _unit_samples(shard) if self._in_runs else 1
-        first = position - position % size
-        unit = self._units.get((shard.key, first), lambda: self._read(shard, first, size))
-        return self._sample(shard, position, unit, first)
+        return shard, index - shard.base
 
-    def shard(self, shard: Shard) -> Iterator[Sample]:
-        """Yield the samples of one shard in order, past the cache."""
-        size = _unit_samples(shard)
-        for first in range(0, shard.count, size):
-            unit = self._read(shard, first, size)
-            for position in range(first, min(first + size, shard.count)):
-                yield self._sample(shard, position, unit, first)
+    def run(self, index: int) -> tuple[str, int]:
+        """Return which run of consecutive samples a sample belongs to: the shard's key and the run's first position."""
+        shard, position = self.place(index)
+        return shard.key, position - position % ahead.run_samples(shard)
 
-    def _read(self, shard: Shard, first: int, size: int) -> bytes:
-        start, length = self._index(shard).span(first, min(first + size, shard.count))
+    def span(self, shard: Shard, first: int, end: int) -> tuple[int, int]:
+        """Return where the samples at the positions first .. end - 1 of a shard lie: first byte and length."""
+        return self._index(shard).span(first, end)
+
+    def read(self, shard: Shard, start: int, length: int) -> bytes:
+        """Read bytes of a shard; DataError where it is gone or altered."""
         return self._pinned(shard, lambda: self.store.read_range(shard.key, start, length, etag=shard.etag))
 
-    def _sample(self, shard: Shard, position: int, unit: bytes, first: int) -> Sample:
+    def _read_run(self, shard: Shard, first: int, end: int) -> bytes:
+        return self.read(shard, *self.span(shard, first, end))
+
+    def cut(self, shard: Shard, position: int, unit: bytes, first: int) -> Sample:
+        """Return the sample at a position out of the bytes that begin with the sample at the position `first`."""
         index = self._index(shard)
         shift = index.members(first)[0].offset - BLOCK
         members = index.members(position)
@@ -136,8 +153,3 @@ class SampleReader:
 def sample_name(index: int) -> str:
     """Name of a sample's members in a tar, without the extension."""
     return f"{index:09d}"
-
-
-def _unit_samples(shard: Shard) -> int:
-    """How many samples one ranged read fetches: 1,024, or fewer where they are large."""
-    return max(1, min(MAX_UNIT_SAMPLES, MAX_UNIT_BYTES * shard.count // max(1, shard.bytes)))

@@ -1,0 +1,207 @@
+"""Reading ahead: threads fetch what comes next, within a limit in bytes, while the samples before it are decoded and used."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from drrho_clip.data.features import FeatureReader
+    from drrho_clip.data.manifest import Shard
+    from drrho_clip.data.reader import Sample, SampleReader
+
+T = TypeVar("T")
+Indices = NDArray[np.int64]
+
+THREADS = 16
+AHEAD_BYTES = 128 * 2**20  # of encoded samples and features, for the steps in use and to come; never less than two steps
+GAP_BYTES = 64 * 2**10  # what nobody asked for and is cheaper to read than another request
+RUN_BYTES = 8 * 2**20  # of one ranged read; a sample that is larger comes alone
+RUN_SAMPLES = 1024
+RUNS_AHEAD = 8  # of sequential reading
+
+
+class Submit(Protocol):
+    """Starts a task, as the method of an executor does."""
+
+    def __call__(self, task: Callable[[], T], /) -> Future[T]:
+        """Return what will hold the result of `task`."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What is being fetched: each waits for what it is asked for, and raises what went wrong with just that."""
+
+    sample: Callable[[int], Sample]
+    features: Callable[[Indices], Tensor] | None
+
+
+class ReadAhead:
+    """Fetches the samples and features of the next steps in threads; a context manager, used by one thread.
+
+    Steps are taken in groups, so that neighbours among their samples come in one ranged read. Two groups are held, the one in
+    use and the next: each of half of `limit` bytes, by the mean size of the samples, or of one step where that is larger.
+    """
+
+    def __init__(self, reader: SampleReader, features: FeatureReader | None, limit: int = AHEAD_BYTES) -> None:
+        self.reader, self.features, self.limit = reader, features, limit
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ahead")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def steps(self, wanted: Iterable[Indices], held: Callable[[int], bool]) -> Iterator[tuple[Indices, Fetched]]:
+        """Yield the samples of each step and what is fetched for it; those that are `held` by then are not fetched again."""
+        started: deque[tuple[list[Indices], Fetched]] = deque()
+        for group in self._groups(wanted, held):
+            started.append((group, self.start(group, held)))
+            if len(started) > 1:
+                yield from _each(*started.popleft())
+        for last in started:
+            yield from _each(*last)
+
+    def start(self, group: Sequence[Indices], held: Callable[[int], bool]) -> Fetched:
+        """Begin to fetch what these steps need."""
+        indices = np.concatenate(group)
+        fetch = _start_runs if self.reader.in_runs else _start_samples
+        samples = fetch(self.reader, [index for index in indices.tolist() if not held(index)], self._pool.submit)
+        return Fetched(samples, self.features.start(indices, self._pool.submit) if self.features else None)
+
+    def _groups(self, wanted: Iterable[Indices], held: Callable[[int], bool]) -> Iterator[list[Indices]]:
+        group: list[Indices] = []
+        total = 0.0
+        for step in wanted:
+            size = self._size([index for index in step.tolist() if not held(index)], len(step))
+            if group and total + size > self.limit / 2:
+                yield group
+                group, total = [], 0.0
+            group.append(step)
+            total += size
+        if group:
+            yield group
+
+    def _size(self, samples: Sequence[int], rows: int) -> float:
+        """Bytes of samples, by the mean of their shards, and of rows of features."""
+        shards = (self.reader.place(index)[0] for index in samples)
+        return sum(shard.bytes / shard.count for shard in shards) + (4 * self.features.dim * rows if self.features else 0)
+
+
+def _each(group: Iterable[Indices], fetched: Fetched) -> Iterator[tuple[Indices, Fetched]]:
+    return ((step, fetched) for step in group)
+
+
+def _start_runs(reader: SampleReader, indices: Iterable[int], submit: Submit) -> Callable[[int], Sample]:
+    """Fetch into the reader's own cache, which holds the whole dataset in the end: each run of samples by one of them."""
+    runs: dict[tuple[str, int], Future[Sample]] = {}
+    for index in indices:
+        if (run := reader.run(index)) not in runs:
+            runs[run] = submit(partial(reader.get, index))
+
+    def sample(index: int) -> Sample:
+        runs[reader.run(index)].result()
+        return reader.get(index)
+
+    return sample
+
+
+Positions = dict[int, Future[dict[int, bytes]]]
+"""By the position of a sample in its shard, the bytes of the ranged read that it comes with, by position too."""
+
+
+def _start_samples(reader: SampleReader, indices: Iterable[int], submit: Submit) -> Callable[[int], Sample]:
+    wanted: dict[str, tuple[Shard, set[int]]] = {}
+    for index in indices:
+        shard, position = reader.place(index)
+        wanted.setdefault(shard.key, (shard, set()))[1].add(position)
+    shards = {
+        key: submit(partial(_start_shard, reader, shard, sorted(positions), submit)) for key, (shard, positions) in wanted.items()
+    }
+
+    def sample(index: int) -> Sample:
+        shard, position = reader.place(index)
+        data: dict[int, bytes] = shards[shard.key].result()[position].result()
+        return reader.cut(shard, position, data[position], position)
+
+    return sample
+
+
+def _start_shard(reader: SampleReader, shard: Shard, positions: Sequence[int], submit: Submit) -> Positions:
+    """Start a read for each run of near positions; itself a task, because it may have to fetch the shard's index."""
+    spans = [reader.span(shard, position, position + 1) for position in positions]
+    found: Positions = {}
+    first = 0
+    for last, (start, length) in enumerate(spans, start=1):
+        if last < len(spans) and _near(spans[last], start + length, spans[first][0]):
+            continue
+        run = dict(zip(positions[first:last], spans[first:last], strict=True))
+        found |= dict.fromkeys(run, submit(partial(_read_run, reader, shard, run)))
+        first = last
+    return found
+
+
+def _near(span: tuple[int, int], end: int, start: int) -> bool:
+    """Whether a span may be read together with what lies from `start` to `end`, before it."""
+    return span[0] - end <= GAP_BYTES and sum(span) - start <= RUN_BYTES
+
+
+def _read_run(reader: SampleReader, shard: Shard, spans: dict[int, tuple[int, int]]) -> dict[int, bytes]:
+    """Read from the first to the last of the spans, and keep what lies in them."""
+    start = min(begin for begin, _ in spans.values())
+    data = reader.read(shard, start, max(begin + length for begin, length in spans.values()) - start)
+    if len(spans) == 1:
+        return dict.fromkeys(spans, data)
+    return {position: data[begin - start : begin - start + length] for position, (begin, length) in spans.items()}
+
+
+def in_order(reader: SampleReader, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Sample]]:
+    """Yield all samples of `shards`, which may be made while it goes on; at most `RUNS_AHEAD` + 1 runs are in memory."""
+
+    def fetch(shard: Shard, first: int, end: int) -> bytes:
+        return reader.read(shard, *reader.span(shard, first, end))
+
+    def cut(shard: Shard, first: int, end: int, data: bytes) -> Iterator[tuple[Shard, Sample]]:
+        return ((shard, reader.cut(shard, position, data, first)) for position in range(first, end))
+
+    pool = ThreadPoolExecutor(RUNS_AHEAD, thread_name_prefix="ahead")
+    pending: deque[tuple[tuple[Shard, int, int], Future[bytes]]] = deque()
+    try:
+        for run in (run for shard in shards for run in _runs(shard)):
+            pending.append((run, pool.submit(fetch, *run)))
+            if len(pending) > RUNS_AHEAD:
+                oldest, data = pending.popleft()
+                yield from cut(*oldest, data.result())
+        while pending:
+            oldest, data = pending.popleft()
+            yield from cut(*oldest, data.result())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _runs(shard: Shard) -> Iterator[tuple[Shard, int, int]]:
+    size = run_samples(shard)
+    return ((shard, first, min(first + size, shard.count)) for first in range(0, shard.count, size))
+
+
+def run_samples(shard: Shard) -> int:
+    """How many consecutive samples one ranged read fetches: 1,024, or fewer where they are large."""
+    return max(1, min(RUN_SAMPLES, RUN_BYTES * shard.count // max(1, shard.bytes)))
+
+
+def at_once(task: Callable[[], Any], /) -> Future[Any]:
+    """Do a task now: a `Submit` without threads."""
+    done: Future[Any] = Future()
+    done.set_result(task())
+    return done
