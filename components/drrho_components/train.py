@@ -76,6 +76,8 @@ def train(
     seed: int = 0,
     lanes: int = 0,
     workers: int = 0,
+    cache_path: str = "",
+    cache_gib: int = 50,
     record_weights: str = "yes",
     checkpoint_steps: int = 1000,
     keep_checkpoints: int = 2,

@@ -7,7 +7,7 @@ import io
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -258,13 +258,13 @@ def test_features_in_another_order_than_the_samples_stop_the_step(store: Store, 
 
 
 def test_an_image_that_cannot_be_decoded_is_named(store: Store, manifest: Manifest, config: ReferenceConfig, monkeypatch):
-    real = SampleReader.shard
+    real = SampleReader.in_order
 
-    def damaged(self: SampleReader, shard: Shard) -> Iterator[Sample]:
-        for sample in real(self, shard):
-            yield dataclasses.replace(sample, image=sample.image[:60]) if sample.index == 40 else sample
+    def damaged(self: SampleReader, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Sample]]:
+        for shard, sample in real(self, shards):
+            yield shard, dataclasses.replace(sample, image=sample.image[:60]) if sample.index == 40 else sample
 
-    monkeypatch.setattr(SampleReader, "shard", damaged)
+    monkeypatch.setattr(SampleReader, "in_order", damaged)
     with pytest.raises(DataError, match=r"The image of sample 40 cannot be decoded.*key cat_a-\d+"):
         compute_reference(config, store)
     assert set(etags(store)) == {"000000.safetensors"}

@@ -307,10 +307,10 @@ def test_a_picture_that_cannot_be_decoded_is_masked_and_counted(scenes_store, mo
     order = SampleOrder(manifest.split("train"), seed=0, batch_size=32)
     bad = SampleReader(scenes_store, manifest).get(int(order.batch(0)[3])).image
 
-    def decode(data: bytes):
+    def decode(data: bytes, shorter: int):
         if data == bad:
             raise BadImage("decode", "broken on purpose")
-        return decode_image(data)
+        return decode_image(data, shorter)
 
     monkeypatch.setattr("drrho_clip.data.loader.decode_image", decode)
     train(settings(), scenes_store, launch=in_process)

@@ -128,7 +128,7 @@ class BatchMaker:
 
     def _decode(self, data: bytes, index: int) -> Image.Image | None:
         try:
-            return decode_image(data)
+            return decode_image(data, self.images.size)
         except BadImage as error:
             get_logger().warning("sample_skipped", index=index, reason=str(error))
             return None

@@ -67,6 +67,11 @@ class SampleOrder:
         """Return the epoch of a step; both count from 0."""
         return step // self.steps_per_epoch
 
+    @property
+    def open_chunks(self) -> tuple[int, int]:
+        """How many chunks one step draws its samples from at most, and how many samples each of them has."""
+        return min(len(self._starts), self.lanes * WINDOW_CHUNKS), self._window // WINDOW_CHUNKS
+
     def check(self, world_size: int) -> None:
         """Raise ConfigError unless the lanes can be shared out among `world_size` processes."""
         if self.lanes % world_size:

@@ -90,7 +90,7 @@ def compute(task: Task, store: Store) -> Evaluation:
     facts = _Facts()
     total = sum(shard.count for shard in task.shards)
     reader = SampleReader(store, task.manifest)
-    stream = (facts.note(sample) for shard in task.shards for sample in reader.shard(shard))
+    stream = (facts.note(sample) for _, sample in reader.in_order(task.shards))
     features = subject.features(progress(stream, what=f"evaluate {config.name}", total=total, unit="samples"))
     if not bool(features.isfinite().all()):
         raise ModelError(

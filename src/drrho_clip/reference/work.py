@@ -70,8 +70,9 @@ def encode_shards(
 ) -> None:
     """Compute and write the features of `shards`, one after the other, less those that another worker has done by then."""
     missing = (shard for shard in shards if config.workers == 1 or files.find(shard) is None)
-    stream = ((shard, sample) for shard in missing for sample in reader.shard(shard))
-    samples = progress(stream, what="reference features", total=sum(shard.count for shard in shards), unit="samples")
+    samples = progress(
+        reader.in_order(missing), what="reference features", total=sum(shard.count for shard in shards), unit="samples"
+    )
     for shard, group in groupby(samples, key=itemgetter(0)):
         keys: list[str] = []
         features = encode_pairs(

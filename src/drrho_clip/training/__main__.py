@@ -9,6 +9,7 @@ from contextlib import nullcontext
 
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import configure_logs, get_logger
+from drrho_clip.training.config import TrainConfig
 from drrho_clip.training.failure import PEER_LOST, STOPPED, clear_failure, write_failure
 from drrho_clip.training.step import FREE, read_config
 
@@ -87,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         "--holder", default="", help="who has the run, where several processes in turn are one (default: this process)"
     )
     for key in sorted(FREE):
-        parser.add_argument("--" + key.replace("_", "-"), type=int, help="instead of the recorded value")
+        kind = str if TrainConfig.model_fields[key].annotation is str else int
+        parser.add_argument("--" + key.replace("_", "-"), type=kind, help="instead of the recorded value")
     return parser
 
 

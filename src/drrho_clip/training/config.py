@@ -78,6 +78,10 @@ class TrainConfig(Config):
     seed: int = 0
     lanes: int = Field(0, ge=0, description="Lanes of the data order; 0 = from the batch size")
     workers: int = Field(0, ge=0, description="Data workers of each process; 0 = read in the process itself")
+    cache_path: str = Field(
+        "", description="Folder on a local disk that keeps what was read, shared by the processes of a node; empty = none"
+    )
+    cache_gib: int = Field(50, ge=1, description="Most that this folder holds, in GiB; what was not used for longest goes first")
     record_weights: Literal["yes", "no"] = Field("yes", description="Keep every sample's weight, for the report and for curation")
     checkpoint_steps: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import yaml
@@ -24,6 +25,8 @@ Launch = Callable[[list[str]], None]
 ADVICE_PAIRS = 4096
 FREE = {
     "workers",
+    "cache_path",
+    "cache_gib",
     "checkpoint_steps",
     "keep_checkpoints",
     "keep_checkpoint_every",
@@ -80,7 +83,7 @@ def find_summary(run: str, store: Store) -> TrainSummary | None:
     return TrainSummary.model_validate_json(store.read(layout.run_summary(run)))
 
 
-def read_config(run: str, store: Store, free: dict[str, int] | None = None) -> TrainConfig:
+def read_config(run: str, store: Store, free: dict[str, Any] | None = None) -> TrainConfig:
     """The config that a run was started with, its dataset version filled in; `free` replaces settings of FREE."""
     where = store.uri_of(layout.run_config(run))
     return TrainConfig.parse({**yaml.safe_load(store.read(layout.run_config(run))), **(free or {})}, where=where)

@@ -19,12 +19,15 @@ from drrho_clip.data.augment import ImageBatcher
 from drrho_clip.data.features import FeatureReader
 from drrho_clip.data.loader import BatchMaker
 from drrho_clip.data.manifest import Manifest, load_manifest
+from drrho_clip.data.order import SampleOrder
 from drrho_clip.data.reader import SampleReader
 from drrho_clip.data.writer import read_keys
 from drrho_clip.method.weights import SampleWeights
 from drrho_clip.models import architecture_info, create_model, save_export, tokenizer
-from drrho_clip.observe import MetricSet, metrics_of
+from drrho_clip.observe import MetricSet, get_logger, metrics_of
 from drrho_clip.storage import Store, layout
+from drrho_clip.storage.blocks import BLOCK_BYTES, Blocks
+from drrho_clip.storage.cached import CachedStore
 from drrho_clip.storage.lease import KeptLease
 from drrho_clip.training.checkpoint import Checkpoints
 from drrho_clip.training.config import TrainConfig
@@ -91,15 +94,35 @@ def _work(config: TrainConfig, dataset_version: int, store: Store, watch: Launch
 def batch_maker(config: TrainConfig, manifest: Manifest, store: Store) -> BatchMaker:
     """The batches of a run for this rank."""
     info = architecture_info(config.architecture)
+    order = sample_order(config, manifest)
+    store = _cached(config, manifest, order, store)
     return BatchMaker(
         reader=SampleReader(store, manifest),
-        order=sample_order(config, manifest),
+        order=order,
         features=FeatureReader(store, config.dataset, config.reference, manifest) if config.reference else None,
         images=ImageBatcher(info.image_size, info.mean, info.std, config.augmentation, config.seed),
         tokenize=tokenizer(config.architecture),
         rank=distributed.rank(),
         world_size=distributed.world_size(),
     )
+
+
+def _cached(config: TrainConfig, manifest: Manifest, order: SampleOrder, store: Store) -> Store:
+    """The store with the node's cache, if one is wanted and holds the chunks that a step draws its samples from.
+
+    In a smaller one each block would be gone before its next sample is wanted, and be fetched whole again for it.
+    """
+    if not config.cache_path:
+        return store
+    limit = config.cache_gib * 2**30
+    chunks, samples = order.open_chunks
+    whole = sum(shard.bytes for shard in manifest.shards)
+    share = len(distributed.node_ranks()) / distributed.world_size()
+    needed = min(whole, int(share * chunks * (samples * whole / manifest.total + BLOCK_BYTES)))
+    if needed > limit:
+        get_logger().warning("cache_too_small", path=config.cache_path, gib=config.cache_gib, needed_gib=-(-needed // 2**30))
+        return store
+    return CachedStore(store, Blocks(Path(config.cache_path), limit))
 
 
 def publish(trainer: Trainer, manifest: Manifest, store: Store) -> None:
