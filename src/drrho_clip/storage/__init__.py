@@ -12,11 +12,12 @@ from drrho_clip.storage.local import LocalStore
 __all__ = ["ObjectInfo", "Store", "open_store"]
 
 
-def open_store(uri: str | os.PathLike[str]) -> Store:
+def open_store(uri: str | os.PathLike[str], *, patient: bool = False) -> Store:
     """Open `s3://bucket/prefix`, `file:///folder` or a folder.
 
     Endpoint, region and credentials come from the standard AWS environment (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_REGION,
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, profiles, roles); nothing is sent before the first request.
+    `patient`: a server that does not answer is asked again for some 50 seconds, not for four.
     """
     text = os.fspath(uri)
     scheme, separator, rest = text.partition("://")
@@ -28,7 +29,8 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
         return LocalStore(unquote(urlsplit(text).path))
     if scheme == "s3":
         from drrho_clip.storage.s3 import S3Store  # boto3 takes its time to import
+        from drrho_clip.storage.s3_client import ATTEMPTS, PATIENT_ATTEMPTS, Connection
 
         bucket, _, prefix = rest.partition("/")
-        return S3Store(bucket, prefix.strip("/"))
+        return S3Store(bucket, prefix.strip("/"), connection=Connection(PATIENT_ATTEMPTS if patient else ATTEMPTS))
     raise StorageError(f"No store speaks '{scheme}://'", fix="Name a folder or s3://bucket/prefix.")

@@ -17,6 +17,8 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from drrho_clip.errors import ObjectChanged, ObjectMissing, StorageError
 
 ATTEMPTS = 4
+PATIENT_ATTEMPTS = 10
+"""Within some 50 seconds: for work that should outlast the restart of a server."""
 
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"}
 _FORBIDDEN = {"AccessDenied", "403", "Forbidden"}
@@ -27,13 +29,17 @@ _NO_SERVER = (aws.ConnectionError, aws.HTTPClientError)
 
 
 class Connection:
-    """The client of this process, built on first use and again after a fork; only its absence is pickled."""
+    """The client of this process, built on first use and again after a fork; only its absence is pickled.
 
-    def __init__(self) -> None:
+    A request that fails for a passing reason is sent `attempts` times in all, unless AWS_MAX_ATTEMPTS says otherwise.
+    """
+
+    def __init__(self, attempts: int = ATTEMPTS) -> None:
+        self.attempts = attempts
         self._built: tuple[int, Any, str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_built": None}
+        return {"attempts": self.attempts, "_built": None}
 
     @property
     def client(self) -> Any:
@@ -53,7 +59,7 @@ class Connection:
     def _get(self) -> tuple[int, Any, str]:
         # Two threads may both build one; each is whole, and the last stays.
         if self._built is None or self._built[0] != os.getpid():
-            self._built = (os.getpid(), *_build())
+            self._built = (os.getpid(), *_build(self.attempts))
         return self._built
 
     @contextmanager
@@ -66,19 +72,21 @@ class Connection:
             raise _translate(error, where) from error
 
 
-def make_client(session: boto3.session.Session, endpoint: str | None, region: str, *, direct: bool = False) -> Any:
+def make_client(
+    session: boto3.session.Session, endpoint: str | None, region: str, *, direct: bool = False, attempts: int = ATTEMPTS
+) -> Any:
     """Return an S3 client for an endpoint (None = AWS) with settings that are safe for it; `direct` = past any proxy."""
-    config = _client_config(foreign=bool(endpoint), direct=direct)
+    config = _client_config(foreign=bool(endpoint), direct=direct, attempts=attempts)
     return session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
 
 
-def _build() -> tuple[Any, str]:
+def _build(attempts: int) -> tuple[Any, str]:
     try:
         core = botocore.session.get_session()
         endpoint = _configured_endpoint(core)
         session = boto3.session.Session(botocore_session=core)
         region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
-        client = make_client(session, endpoint, region)
+        client = make_client(session, endpoint, region, attempts=attempts)
         credentials = session.get_credentials()
     except (aws.BotoCoreError, ValueError) as error:
         raise StorageError(f"The AWS settings cannot be used: {error}", fix="Check the AWS_* variables and ~/.aws.") from error
@@ -105,13 +113,13 @@ def _configured_endpoint(core: Any) -> str | None:
     return endpoint
 
 
-def _client_config(*, foreign: bool, direct: bool) -> Config:
+def _client_config(*, foreign: bool, direct: bool, attempts: int = ATTEMPTS) -> Config:
     settings: dict[str, Any] = {
         "connect_timeout": 5,
         "read_timeout": 30,
         "max_pool_connections": 32,
         "tcp_keepalive": True,
-        "retries": {"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS))},
+        "retries": {"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", attempts))},
     }
     if direct:
         settings["proxies"] = {}

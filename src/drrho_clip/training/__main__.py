@@ -61,7 +61,7 @@ def _train(options: argparse.Namespace) -> None:
     from drrho_clip.training.heartbeat import LauncherWatch
     from drrho_clip.training.worker import work
 
-    store = open_store(options.store)
+    store = open_store(options.store, patient=True)
     free = {key: value for key in FREE if (value := getattr(options, key)) is not None}
     config = read_config(options.run, store, free)
     first = os.environ.get("LOCAL_RANK", "0") == "0"

@@ -150,8 +150,11 @@ class Checkpoints:
             yield int(info.key.split("/step-")[1].split("/")[0]), info.key
 
     def _prune(self) -> None:
-        old = {step for step in self.steps()[self.keep :] if not self.keep_every or step % self.keep_every}
-        keys = sorted((key for step, key in self._keys() if step in old), key=lambda key: not key.endswith("COMPLETE.json"))
+        found = list(self._keys())
+        complete = sorted({step for step, key in found if key.endswith("COMPLETE.json")}, reverse=True)
+        old = {step for step in complete[self.keep :] if not self.keep_every or step % self.keep_every}
+        old |= {step for step, _ in found if step < complete[0]} - set(complete)  # begun by a process that died
+        keys = sorted((key for step, key in found if step in old), key=lambda key: not key.endswith("COMPLETE.json"))
         for key in keys:  # the marker goes first, so that a half-deleted checkpoint is none
             self.store.delete(key)
 
