@@ -13,8 +13,10 @@ import torch
 
 from benchmarks.checkpoint import checkpoint_stall
 from benchmarks.download import download_rate
+from benchmarks.loading import decode_rate, reference_rate
 from benchmarks.loss import loss_memory, loss_time
 from benchmarks.planning import planning
+from benchmarks.reading import read_rate, webdataset_rate
 from benchmarks.step import step_time
 from benchmarks.ustate import ustate_time
 
@@ -26,6 +28,10 @@ BENCHMARKS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "download": download_rate,
     "planning": planning,
     "checkpoint": checkpoint_stall,
+    "read": read_rate,
+    "read-webdataset": webdataset_rate,
+    "decode": decode_rate,
+    "reference": reference_rate,
 }
 
 
@@ -37,7 +43,7 @@ def main() -> None:
     results = [run(each) for each in BENCHMARKS if name in (each, "all")]
     if name == "all":
         for result in results:
-            print(f"{result['name']:14} {result['ratio']:6.2f}  goal {result['goal']:<5}  {result['compared']}", file=sys.stderr)
+            print(f"{result['name']:16} {result['ratio']:6.2f}  goal {result['goal']:<5}  {result['compared']}", file=sys.stderr)
 
 
 def run(name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
@@ -176,3 +177,39 @@ def test_reading_may_stop_early(store: SlowStore, manifest: Manifest):
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
+
+
+def peak_of_reading(root: str, limit: int, queue: multiprocessing.Queue[int]) -> None:
+    """Put the bytes by which the peak of this process rises while a worker's steps are read."""
+    store = LocalStore(root)
+    reader = SampleReader(store, load_manifest(store, "large"), cache_bytes=0)
+    reader.get(0)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from what is held now
+    before = memory_line("VmRSS")
+    steps = [np.arange(first, first + 4) for first in range(0, 80, 4)]
+    with ReadAhead(reader, None, limit) as window:
+        for index, fetched in window.steps(steps, lambda _: False):
+            assert sum(len(fetched.sample(i).image) for i in index.tolist()) > 10**6
+            time.sleep(0.02)  # the threads get ahead
+    queue.put(memory_line("VmHWM") - before)
+
+
+def memory_line(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return 1024 * int(line.split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is read as Linux shows it")
+def test_the_memory_of_a_process_is_bounded(tmp_path: Path):
+    """By far less than the 22 MB that are read: two groups of 2 MiB, and what 16 threads are just receiving."""
+    store = LocalStore(tmp_path / "store")
+    ingest(folder_config(write_pairs(tmp_path / "in", numbered(80), side=300), dataset="large", heldout_fraction=0), store)
+    context = multiprocessing.get_context("fork")
+    grown: dict[int, int] = {}
+    for limit in (4 * 2**20, 2**30):
+        queue: multiprocessing.Queue[int] = context.Queue()
+        child = context.Process(target=peak_of_reading, args=(str(store.root), limit, queue))
+        child.start()
+        grown[limit] = queue.get(timeout=60)
+        child.join()
+    assert grown[4 * 2**20] < 12 * 2**20 < 20 * 2**20 < grown[2**30]

@@ -97,11 +97,11 @@ def test_training_outlasts_a_restart_of_the_server(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 12 MiB."""
+    """A disk of 100 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(folder)], capture_output=True, check=False
     ).returncode:
         pytest.skip("mounting a small disk needs root")
     yield folder

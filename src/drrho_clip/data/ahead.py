@@ -117,8 +117,10 @@ def _start_runs(reader: SampleReader, indices: Iterable[int], submit: Submit) ->
     return sample
 
 
-Positions = dict[int, Future[dict[int, bytes]]]
-"""By the position of a sample in its shard, the bytes of the ranged read that it comes with, by position too."""
+Cuttings = dict[int, tuple[bytes, int]]
+"""By the position of a sample in its shard, its bytes and where they begin there."""
+Positions = dict[int, Future[Cuttings]]
+"""By the position of a sample in its shard, the ranged read that it comes with."""
 
 
 def _start_samples(reader: SampleReader, indices: Iterable[int], submit: Submit) -> Callable[[int], Sample]:
@@ -132,8 +134,8 @@ def _start_samples(reader: SampleReader, indices: Iterable[int], submit: Submit)
 
     def sample(index: int) -> Sample:
         shard, position = reader.place(index)
-        data: dict[int, bytes] = shards[shard.key].result()[position].result()
-        return reader.cut(shard, position, data[position], position)
+        cuttings: Cuttings = shards[shard.key].result()[position].result()
+        return reader.cut(shard, position, *cuttings[position])
 
     return sample
 
@@ -157,26 +159,27 @@ def _near(span: tuple[int, int], end: int, start: int) -> bool:
     return span[0] - end <= GAP_BYTES and sum(span) - start <= RUN_BYTES
 
 
-def _read_run(reader: SampleReader, shard: Shard, spans: dict[int, tuple[int, int]]) -> dict[int, bytes]:
+def _read_run(reader: SampleReader, shard: Shard, spans: dict[int, tuple[int, int]]) -> Cuttings:
     """Read from the first to the last of the spans, and keep what lies in them."""
     start = min(begin for begin, _ in spans.values())
     data = reader.read(shard, start, max(begin + length for begin, length in spans.values()) - start)
     if len(spans) == 1:
-        return dict.fromkeys(spans, data)
-    return {position: data[begin - start : begin - start + length] for position, (begin, length) in spans.items()}
+        return dict.fromkeys(spans, (data, start))
+    return {position: (data[begin - start : begin - start + length], begin) for position, (begin, length) in spans.items()}
 
 
 def in_order(reader: SampleReader, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Sample]]:
     """Yield all samples of `shards`, which may be made while it goes on; at most `RUNS_AHEAD` + 1 runs are in memory."""
 
-    def fetch(shard: Shard, first: int, end: int) -> bytes:
-        return reader.read(shard, *reader.span(shard, first, end))
+    def fetch(shard: Shard, first: int, end: int) -> tuple[bytes, int]:
+        start, length = reader.span(shard, first, end)
+        return reader.read(shard, start, length), start
 
-    def cut(shard: Shard, first: int, end: int, data: bytes) -> Iterator[tuple[Shard, Sample]]:
-        return ((shard, reader.cut(shard, position, data, first)) for position in range(first, end))
+    def cut(shard: Shard, first: int, end: int, fetched: tuple[bytes, int]) -> Iterator[tuple[Shard, Sample]]:
+        return ((shard, reader.cut(shard, position, *fetched)) for position in range(first, end))
 
     pool = ThreadPoolExecutor(RUNS_AHEAD, thread_name_prefix="ahead")
-    pending: deque[tuple[tuple[Shard, int, int], Future[bytes]]] = deque()
+    pending: deque[tuple[tuple[Shard, int, int], Future[tuple[bytes, int]]]] = deque()
     try:
         for run in (run for shard in shards for run in _runs(shard)):
             pending.append((run, pool.submit(fetch, *run)))

@@ -58,11 +58,12 @@ class SampleReader:
     def get(self, index: int) -> Sample:
         """Return one sample; DataError names the shard that is gone or altered, IndexError where there is no such sample."""
         shard, position = self.place(index)
+        key, first = self.run(index) if self.in_runs else (shard.key, position)
+        end = min(first + ahead.run_samples(shard), shard.count) if self.in_runs else position + 1
+        start, length = self.span(shard, first, end)
         if not self.in_runs:
-            return self.cut(shard, position, self.read(shard, *self.span(shard, position, position + 1)), position)
-        key, first = self.run(index)
-        end = min(first + ahead.run_samples(shard), shard.count)
-        return self.cut(shard, position, self._runs.get((key, first), lambda: self._read_run(shard, first, end)), first)
+            return self.cut(shard, position, self.read(shard, start, length), start)
+        return self.cut(shard, position, self._runs.get((key, first), lambda: self.read(shard, start, length)), start)
 
     def shard(self, shard: Shard) -> Iterator[Sample]:
         """Yield the samples of one shard in order, read ahead in threads, past the cache."""
@@ -92,15 +93,10 @@ class SampleReader:
         """Read bytes of a shard; DataError where it is gone or altered."""
         return self._pinned(shard, lambda: self.store.read_range(shard.key, start, length, etag=shard.etag))
 
-    def _read_run(self, shard: Shard, first: int, end: int) -> bytes:
-        return self.read(shard, *self.span(shard, first, end))
-
-    def cut(self, shard: Shard, position: int, unit: bytes, first: int) -> Sample:
-        """Return the sample at a position out of the bytes that begin with the sample at the position `first`."""
-        index = self._index(shard)
-        shift = index.members(first)[0].offset - BLOCK
-        members = index.members(position)
-        parts = {member.extension: self._member(shard, member, unit, shift) for member in members}
+    def cut(self, shard: Shard, position: int, unit: bytes, start: int) -> Sample:
+        """Return the sample at a position out of the bytes of its shard from `start` on."""
+        members = self._index(shard).members(position)
+        parts = {member.extension: self._member(shard, member, unit, start) for member in members}
         name = sample_name(shard.base + position)
         images = [parts[extension] for extension in IMAGE_EXTENSIONS if extension in parts]
         named = all(member.name == f"{name}.{member.extension}" for member in members)

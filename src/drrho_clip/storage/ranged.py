@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import botocore.exceptions as aws
 from urllib3.exceptions import HTTPError
@@ -18,9 +18,11 @@ from drrho_clip.errors import ObjectChanged, StorageError
 ATTEMPTS = 6
 FIRST_PAUSE = 0.2  # seconds; doubled after every attempt that gave nothing
 LONGEST_PAUSE = 10.0
+PIECE_BYTES = 1 << 20
 
 _BROKEN = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, HTTPError, OSError)
 
+Read = TypeVar("Read", int, bytes)
 # (first byte, last byte or None for the end, ETag or None) -> the response of GetObject
 Get = Callable[[int, int | None, str | None], Any]
 # where -> a context that raises errors of the client as ours
@@ -61,14 +63,18 @@ class RangedReader(io.RawIOBase):
         view = memoryview(buffer).cast("B")[: self.remaining]
         if not view:
             return 0
+        return self._retried(lambda: self._try_read(view))
+
+    def _retried(self, attempt: Callable[[], Read]) -> Read:
+        """Read something, on a new connection where the last one gave nothing."""
         for failures in range(ATTEMPTS):
             if failures:
                 time.sleep(self._random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures)))
             with self._errors(self._where):
-                count = self._try_read(view)
-            if count:
-                self._position += count
-                return count
+                found = attempt()
+            if found:
+                self._position += found if isinstance(found, int) else len(found)
+                return found
             self._drop()
         raise StorageError(
             f"The connection broke {ATTEMPTS} times in a row at byte {self._position:,}",
@@ -77,12 +83,11 @@ class RangedReader(io.RawIOBase):
         )
 
     def readall(self) -> bytes:
-        """Read to the end in as few pieces as the connection gives."""
-        data = bytearray(self.remaining)
-        view, done = memoryview(data), 0
-        while count := self.readinto(view[done:]):
-            done += count
-        return bytes(data)
+        """Read to the end, in pieces that are joined: what came before a connection broke is kept."""
+        pieces = []
+        while self.remaining:
+            pieces.append(self._retried(self._try_piece))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -91,16 +96,23 @@ class RangedReader(io.RawIOBase):
 
     def _try_read(self, view: memoryview) -> int:
         """Read something, or return 0 where the connection is broken."""
+        return self._tried(lambda body: int(body.readinto(view))) or 0
+
+    def _try_piece(self) -> bytes:
+        """Read a piece, or return nothing where the connection is broken."""
+        return self._tried(lambda body: bytes(body.read(min(PIECE_BYTES, self.remaining)))) or b""
+
+    def _tried(self, read: Callable[[Any], Read]) -> Read | None:
         try:
             if self._body is None:
                 self._connect()
-            return int(self._body.readinto(view))
+            return read(self._body)
         except _BROKEN:
-            return 0
+            return None
         except aws.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
                 raise
-            return 0
+            return None
 
     def _connect(self) -> None:
         last = None if self._stop is None else self._stop - 1

@@ -1,0 +1,130 @@
+"""From shards to batches for training, against open_clip's loader; and reference features, against encoding alone."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from benchmarks.pictures import publish_pictures
+from drrho_clip.data.augment import ImageBatcher
+from drrho_clip.data.loader import BatchMaker, Kept, batches
+from drrho_clip.data.manifest import Manifest
+from drrho_clip.data.order import SampleOrder
+from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.reference_manifest import ReferenceIdentity
+from drrho_clip.models import architecture_info, create_model, load_model, save_export, tokenizer
+from drrho_clip.reference import ReferenceConfig
+from drrho_clip.reference.features import FeatureFiles
+from drrho_clip.reference.work import encode_shards
+from drrho_clip.storage import layout
+from drrho_clip.storage.s3 import S3Store
+from drrho_pipelines.seaweed import SeaweedServer
+
+SAMPLES, SHARD, BATCH, WORKERS, REPEATS = 1536, 256, 64, 2, 5
+ARCHITECTURE = "ViT-B-32"
+ENCODED, ENCODE_BATCH = 512, 64
+
+
+def decode_rate() -> dict[str, Any]:
+    """Samples per second of both loaders, for pictures that a JPEG decoder can halve, and for smaller ones that it cannot."""
+    found = {side: _decoded(side) for side in (512, 256)}
+    return {
+        "ratio": found[512]["ours"] / found[512]["open_clip"],
+        "goal": 1.3,
+        "compared": f"samples/s over open_clip_train's loader: {WORKERS} workers, JPEGs of 512 pixels to 224, SeaweedFS",
+        "ratio_256": found[256]["ours"] / found[256]["open_clip"],
+        "samples_per_second": found,
+    }
+
+
+def _decoded(side: int) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {"ours": [], "open_clip": []}
+    with _served(SAMPLES, side) as (store, manifest):
+        for _ in range(REPEATS):
+            for name, load in (("ours", _ours), ("open_clip", _open_clip)):
+                started = time.perf_counter()
+                if (came := load(store, manifest)) != SAMPLES:
+                    raise RuntimeError(f"{name}: {came} of {SAMPLES} samples")
+                seconds[name].append(time.perf_counter() - started)
+    return {name: SAMPLES / statistics.median(values) for name, values in seconds.items()}
+
+
+@contextmanager
+def _served(samples: int, side: int) -> Iterator[tuple[S3Store, Manifest]]:
+    with tempfile.TemporaryDirectory(prefix="drrho-loading-") as folder, SeaweedServer(Path(folder) / "weed") as server:
+        os.environ.update(server.environment)
+        store = S3Store(server.bucket)
+        yield store, publish_pictures(store, Path(folder), samples=samples, side=side, shard_samples=SHARD)
+
+
+def _ours(store: S3Store, manifest: Manifest) -> int:
+    info = architecture_info(ARCHITECTURE)
+    make = BatchMaker(
+        SampleReader(store, manifest, cache_bytes=0),  # as for a dataset that does not fit
+        SampleOrder(manifest.shards, seed=0, batch_size=BATCH),
+        None,
+        ImageBatcher(info.image_size, info.mean, info.std, "crop"),
+        tokenizer(ARCHITECTURE),
+        kept=Kept(0),
+    )
+    return sum(len(batch.images) for batch in batches(make, 0, make.order.steps_per_epoch, workers=WORKERS))
+
+
+def _open_clip(store: S3Store, manifest: Manifest) -> int:
+    from open_clip.transform import image_transform
+    from open_clip_train.data import get_wds_dataset
+
+    info = architecture_info(ARCHITECTURE)
+    client = store.connection.client
+    urls = [client.generate_presigned_url("get_object", Params={"Bucket": store.bucket, "Key": s.key}) for s in manifest.shards]
+    arguments = SimpleNamespace(
+        train_data=[f"pipe:curl -s '{url}'" for url in urls],
+        train_num_samples=manifest.total,
+        train_data_upsampling_factors=None,
+        batch_size=BATCH,
+        workers=WORKERS,
+        world_size=1,
+        seed=0,
+    )
+    transform = image_transform(info.image_size, is_train=True, mean=info.mean, std=info.std)
+    data = get_wds_dataset(arguments, transform, is_train=True, floor=True, tokenizer=tokenizer(ARCHITECTURE))
+    return sum(len(images) for images, _ in data.dataloader)
+
+
+def reference_rate() -> dict[str, Any]:
+    """Shards from SeaweedFS to features in it, over the same model on tensors that are in memory; best of some rounds each."""
+    seconds: dict[str, list[float]] = {"reference": [], "encoding": []}
+    with _served(ENCODED, 256) as (store, manifest):
+        torch.manual_seed(0)
+        save_export(create_model(ARCHITECTURE), ARCHITECTURE, store, layout.export("public"))
+        encoder = load_model("run:public", store)
+        config = ReferenceConfig(dataset="pictures", model="run:public", name="ref", batch_size=ENCODE_BATCH)
+        files = FeatureFiles(store, "pictures", "ref", ReferenceIdentity.parse(encoder.record()))
+        images = torch.randn(ENCODE_BATCH, 3, 224, 224)
+        tokens = encoder.tokenize(["clouds of the kind 1, number 1"] * ENCODE_BATCH)
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            encode_shards(config, encoder, SampleReader(store, manifest), files, manifest.shards)
+            between = time.perf_counter()
+            for _ in range(math.ceil(ENCODED / ENCODE_BATCH)):
+                encoder.encode_image(images)
+                encoder.encode_text(tokens)
+            seconds["reference"].append(between - started)
+            seconds["encoding"].append(time.perf_counter() - between)
+    whole, bare = (statistics.median(values) for values in seconds.values())
+    return {
+        "ratio": bare / whole,
+        "goal": 0.95,
+        "compared": f"encoding alone over reference features: {ARCHITECTURE}, {ENCODED} JPEGs of 256 pixels",
+        "seconds": {"reference": whole, "encoding": bare},
+    }
