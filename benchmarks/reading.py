@@ -1,6 +1,6 @@
 """Reading shards from SeaweedFS on this machine: all samples in order, against a bare client and against webdataset.
 
-Beside the clock's ratio stands that of the processor time, the server's included, which other programs on the machine change little.
+Beside the ratio by the clock stands that of processor time, the server included, which other programs change little.
 """
 
 from __future__ import annotations
