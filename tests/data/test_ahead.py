@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import threading
 import time
@@ -130,6 +131,17 @@ def test_no_more_than_two_groups_are_asked_for(store: SlowStore, manifest: Manif
             assert asked[-1] <= min(8, 2 * group + 4)  # the one that did not fit any more has been looked at
 
 
+def test_steps_that_need_nothing_are_not_all_looked_at(store: SlowStore, manifest: Manifest):
+    reader, _ = readers(store, manifest, 0)
+    asked: list[int] = []
+    endless = (asked.append(number) or STEPS[0] for number in itertools.count())
+    with ReadAhead(reader, None) as window:
+        for _, _ in zip(range(40), window.steps(endless, lambda _: True), strict=False):
+            pass
+    assert 40 < len(asked) <= 40 + 3 * ahead.GROUP_STEPS
+    assert store.ranges == []
+
+
 def test_an_error_belongs_to_the_step_that_needs_the_sample(folder: Path, tmp_path: Path):
     store = SlowStore(tmp_path)
     for info in LocalStore(folder).list():
@@ -212,4 +224,4 @@ def test_the_memory_of_a_process_is_bounded(tmp_path: Path):
         child.start()
         grown[limit] = queue.get(timeout=60)
         child.join()
-    assert grown[4 * 2**20] < 12 * 2**20 < 20 * 2**20 < grown[2**30]
+    assert grown[4 * 2**20] < 12 * 2**20 < 14 * 2**20 < grown[2**30]

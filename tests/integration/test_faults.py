@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from drrho_clip.data import loader
+from drrho_clip.data.ahead import ReadAhead
 from drrho_clip.data.manifest import load_manifest
 from drrho_clip.data.reader import SampleReader
 from drrho_clip.errors import DataError, StorageError, TrainingError
@@ -27,10 +28,13 @@ from drrho_clip.verification import verify_dataset, verify_run
 from drrho_pipelines.seaweed import SeaweedServer
 from run_records import untimed_records
 
-EVERY_STEP_READS = (
-    "from drrho_clip.data import loader, reader; loader.KEPT_BYTES = 0; reader.SampleReader.__init__.__defaults__ = (0,)"
-)
-"""So small a dataset would be in memory after its first steps."""
+EVERY_STEP_READS = """
+from drrho_clip.data import ahead, loader, reader
+loader.KEPT_BYTES = 0
+reader.SampleReader.__init__.__defaults__ = (0,)
+ahead.ReadAhead.__init__.__defaults__ = (0,)
+"""
+"""So small a dataset would be in memory before its first step."""
 
 
 def settings(run: str, **changed: object) -> TrainConfig:
@@ -187,8 +191,8 @@ def test_a_rank_killed_while_it_uploads_its_share(scenes_store: Store, expected:
     Path(program).write_text(script + "from drrho_clip.training.__main__ import main\nsys.exit(main())")
 
     def launch(arguments: list[str]) -> None:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", program, "--"]
-        assert subprocess.run([*torchrun[:-1], *arguments], capture_output=True, check=False).returncode == 1
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", program]
+        assert subprocess.run([*torchrun, *arguments], capture_output=True, check=False).returncode == 1
 
     with pytest.raises(TrainingError, match="without a summary"):
         train(settings("run"), scenes_store, launch=launch)
@@ -205,6 +209,7 @@ def test_a_shard_that_is_replaced_during_training_ends_it(
     """No sample of the other bytes gets in: the run ends at the step that needs one."""
     monkeypatch.setattr(loader, "KEPT_BYTES", 0)
     monkeypatch.setattr(SampleReader.__init__, "__defaults__", (0,))
+    monkeypatch.setattr(ReadAhead.__init__, "__defaults__", (0,))
     shard = load_manifest(scenes_store, "scenes").shards[0]
     real = loader.BatchMaker.read
 

@@ -25,6 +25,7 @@ Indices = NDArray[np.int64]
 
 THREADS = 16
 AHEAD_BYTES = 128 * 2**20  # of encoded samples and features, for the steps in use and to come; never less than two steps
+GROUP_STEPS = 16  # of a group: where all is held nothing would end it
 GAP_BYTES = 64 * 2**10  # what nobody asked for and is cheaper to read than another request
 RUN_BYTES = 8 * 2**20  # of one ranged read; a sample that is larger comes alone
 RUN_SAMPLES = 1024
@@ -50,7 +51,8 @@ class ReadAhead:
     """Fetches the samples and features of the next steps in threads; a context manager, used by one thread.
 
     Steps are taken in groups, so that neighbours among their samples come in one ranged read. Two groups are held, the one in
-    use and the next: each of half of `limit` bytes, by the mean size of the samples, or of one step where that is larger.
+    use and the next: each of half of `limit` bytes, by the mean size of the samples, or of one step where that is larger, and of
+    16 steps at most.
     """
 
     def __init__(self, reader: SampleReader, features: FeatureReader | None, limit: int = AHEAD_BYTES) -> None:
@@ -85,7 +87,7 @@ class ReadAhead:
         total = 0.0
         for step in wanted:
             size = self._size([index for index in step.tolist() if not held(index)], len(step))
-            if group and total + size > self.limit / 2:
+            if len(group) == GROUP_STEPS or (group and total + size > self.limit / 2):
                 yield group
                 group, total = [], 0.0
             group.append(step)
