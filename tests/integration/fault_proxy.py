@@ -31,6 +31,7 @@ class FaultProxy:
         self._stalls_left = 0
         self._closed = threading.Event()
         self.refusals = self.stalls = 0  # so far
+        self.requests = 0  # heads of requests that came, in whole pieces
 
     @property
     def url(self) -> str:
@@ -73,6 +74,7 @@ class FaultProxy:
     def _relay_requests(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 16):
+                self.requests += data.count(b" HTTP/1.1\r\n")
                 if self._refused(client) or self._stalled():
                     break
                 server.sendall(data)
