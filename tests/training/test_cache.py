@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import structlog
-from ingest_helpers import manifest_of, plan
 
+from drrho_clip.data.manifest import Manifest, Shard, dataset_id
 from drrho_clip.storage import Store, open_store
 from drrho_clip.storage.cached import CachedStore
 from drrho_clip.training import TrainConfig, train
@@ -30,8 +30,9 @@ def test_a_run_with_a_cache_is_the_same_run(scenes_store: Store, tmp_path: Path)
 
 
 def test_a_cache_that_cannot_hold_what_a_step_draws_from_is_left_out(tmp_path: Path):
-    shards = [shard.model_copy(update={"bytes": 2**30}) for shard in plan([10_000] * 400)]
-    manifest, store = manifest_of(shards), open_store(tmp_path)
+    fixed = {"etag": "e", "sha256": "s", "bytes": 2**30, "count": 10_000, "split": "train"}
+    shards = tuple(Shard.parse({"key": f"{number}.tar", "base": 10_000 * number, **fixed}) for number in range(400))
+    manifest, store = Manifest(name="d", version=1, id=dataset_id(shards), shards=shards), open_store(tmp_path)
     config = TrainConfig(method="openclip", cache_path=str(tmp_path / "cache"), cache_gib=10)
     order = sample_order(config, manifest)
     with structlog.testing.capture_logs() as logs:
