@@ -59,7 +59,7 @@ def test_a_second_epoch_asks_the_network_for_nothing(seaweed: SeaweedServer, pro
     assert proxy.requests == before
     assert sorted(torch.cat([batch.index for batch in second]).tolist()) == list(range(48))
     direct = list(batches(maker(far, manifest), 0, 6, workers=0))
-    assert proxy.requests > before + 6
+    assert proxy.requests >= before + 6, "an index and a read of each shard"
     for batch, expected in zip([*first, *second], direct, strict=True):
         assert torch.equal(batch.index, expected.index)
         assert torch.equal(batch.images, expected.images)

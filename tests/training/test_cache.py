@@ -37,6 +37,6 @@ def test_a_cache_that_cannot_hold_what_a_step_draws_from_is_left_out(tmp_path: P
     order = sample_order(config, manifest)
     with structlog.testing.capture_logs() as logs:
         assert _cached(config, manifest, order, store) is store
-    assert [(line["event"], line["needed_gib"]) for line in logs] == [("cache_too_small", 107)]
-    large = config.model_copy(update={"cache_gib": 107})
+    assert [(line["event"], line["needed_gib"]) for line in logs] == [("cache_too_small", 109)]
+    large = config.model_copy(update={"cache_gib": 109})
     assert isinstance(_cached(large, manifest, order, store), CachedStore)
