@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from drrho_clip.storage import layout
 from drrho_clip.storage.s3 import S3Store
 from drrho_pipelines.seaweed import SeaweedServer
 
-SAMPLES, SHARD, BATCH, WORKERS, REPEATS = 1536, 256, 64, 2, 5
+SAMPLES, SHARD, BATCH, WORKERS, REPEATS = 1024, 256, 64, 2, 5
 ARCHITECTURE = "ViT-B-32"
 ENCODED, ENCODE_BATCH = 512, 64
 
@@ -81,6 +82,7 @@ def _ours(store: S3Store, manifest: Manifest) -> int:
 
 
 def _open_clip(store: S3Store, manifest: Manifest) -> int:
+    sys.modules.setdefault("pandas", ModuleType("pandas"))  # which its reader of CSVs, not used here, imports with the rest
     from open_clip.transform import image_transform
     from open_clip_train.data import get_wds_dataset
 
@@ -88,7 +90,7 @@ def _open_clip(store: S3Store, manifest: Manifest) -> int:
     client = store.connection.client
     urls = [client.generate_presigned_url("get_object", Params={"Bucket": store.bucket, "Key": s.key}) for s in manifest.shards]
     arguments = SimpleNamespace(
-        train_data=[f"pipe:curl -s '{url}'" for url in urls],
+        train_data="::".join(f"pipe:curl -s '{url}'" for url in urls),
         train_num_samples=manifest.total,
         train_data_upsampling_factors=None,
         batch_size=BATCH,
