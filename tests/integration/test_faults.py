@@ -78,14 +78,16 @@ def test_training_outlasts_a_restart_of_the_server(
     def launch(arguments: list[str]) -> None:
         training = process(EVERY_STEP_READS, [*arguments, "--checkpoint-steps", "2", "--workers", "1"])
         assert training.stderr is not None
+        errors = []
         for line in training.stderr:
+            errors += [line] if b'"level": "error"' in line else []
             step = json.loads(line)["step"] if b'"event": "step"' in line else 0
             if step >= 5 and not away:
                 server.__exit__()
                 time.sleep(3)
                 server.__enter__()
                 away.append(step)
-        assert training.wait() == 0
+        assert training.wait() == 0, errors
 
     with server:
         for name, value in server.environment.items():
