@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from drrho_clip.data.adopt import adopt_all, check_adoption
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.groups import GroupDone, GroupWork, check_groups
 from drrho_clip.data.ledger import Ledger, RowLedger
@@ -18,6 +19,7 @@ from drrho_clip.data.parts import Parts, PartsGone
 from drrho_clip.data.prepare import Prepared, Row, prepare_all, with_split
 from drrho_clip.data.sources import RawSample, Rejected, Source, open_source
 from drrho_clip.data.sources.order import fingerprint_of
+from drrho_clip.data.sources.shards import ShardsSource
 from drrho_clip.data.tally import Tally
 from drrho_clip.data.writer import ShardWriter
 from drrho_clip.errors import ConfigError, DataError
@@ -77,6 +79,8 @@ def _open(config: IngestConfig, store: Store) -> tuple[Manifest | None, Source]:
     if existing is not None:
         _check_same(existing, config, store)
     source = open_source(config, store)
+    if existing is not None and isinstance(source, ShardsSource) and source.adoption:
+        source.adoption.pass_over(existing)
     _check_downloads(config, source, existing)
     return existing, source
 
@@ -116,7 +120,10 @@ def _add_new(
     before = tally.good
     try:
         with closing(_prepared(source, config, ledger) if work is None else _put_together(work, config, ledger)) as results:
-            _write_all(results, writer, tally, ledger, config)
+            if isinstance(source, ShardsSource) and source.adoption:
+                adopt_all(results, source.adoption.facts, writer, tally)
+            else:
+                _write_all(results, writer, tally, ledger, config)
     finally:
         record["stage_samples"] = tally.good - before
         record |= tally.skipped
@@ -129,6 +136,8 @@ def _add_new(
         return existing
     manifest = _manifest(config, existing, writer, source, tally)
     writer.check_written()
+    if config.adopt:
+        manifest.check(store)
     ledger.publish(writer.shards)
     publish(store, manifest)
     ledger.clean(manifest.shards[len(existing.shards) if existing else 0 :])
@@ -154,6 +163,7 @@ def _say_done(manifest: Manifest, tally: Tally) -> None:
 
 def _check(config: IngestConfig) -> None:
     layout.dataset(config.dataset)
+    check_adoption(config)
     if config.heldout_fraction + config.validation_fraction >= 1:
         raise ConfigError(
             f"heldout_fraction {config.heldout_fraction:g} and validation_fraction {config.validation_fraction:g} leave nothing "

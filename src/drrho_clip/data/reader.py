@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from drrho_clip.data.adopted import rules_of, sample_of
 from drrho_clip.data.cache import SizedCache
 from drrho_clip.data.manifest import REPAIR, Manifest, Shard
-from drrho_clip.data.tar_index import BLOCK, Member, TarIndex, index_tar
+from drrho_clip.data.pieces import Pieces, read_pieces
+from drrho_clip.data.sources.captions import BadRow
+from drrho_clip.data.tar_index import Member, TarIndex, index_tar
 from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing
 from drrho_clip.storage import layout
+from drrho_clip.storage.places import Places
 
 if TYPE_CHECKING:
     from drrho_clip.storage import Store
@@ -23,8 +28,8 @@ T = TypeVar("T")
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")
 MAX_UNIT_SAMPLES = 1024
 MAX_UNIT_BYTES = 32 * 2**20
-SIZE_FIELD = slice(124, 135)  # of a tar header (POSIX.1-1988, ustar): eleven octal digits
 INDEX_BYTES = 64 * 2**20  # held of the shards' indexes
+INDEX_KEYS = 2**18  # held of the keys of adopted tars
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class SampleReader:
         self._bases = [shard.base for shard in manifest.shards]
         self._total = manifest.total
         self._in_runs = sum(shard.bytes for shard in manifest.shards) <= cache_bytes
-        self._units: SizedCache[bytes] = SizedCache(cache_bytes, len)
+        self._places, self._rules = Places(store), rules_of(manifest)
+        self._units: SizedCache[Pieces] = SizedCache(cache_bytes, attrgetter("size"))
+        self._keys: SizedCache[list[str]] = SizedCache(INDEX_KEYS, len)
         self._indexes: SizedCache[TarIndex] = SizedCache(INDEX_BYTES, attrgetter("nbytes"))
 
     def check(self) -> None:
@@ -65,7 +72,7 @@ class SampleReader:
         size = _unit_samples(shard) if self._in_runs else 1
         first = position - position % size
         unit = self._units.get((shard.key, first), lambda: self._read(shard, first, size))
-        return self._sample(shard, position, unit, first)
+        return self._sample(shard, position, unit)
 
     def shard(self, shard: Shard) -> Iterator[Sample]:
         """Yield the samples of one shard in order, past the cache."""
@@ -73,32 +80,41 @@ class SampleReader:
         for first in range(0, shard.count, size):
             unit = self._read(shard, first, size)
             for position in range(first, min(first + size, shard.count)):
-                yield self._sample(shard, position, unit, first)
+                yield self._sample(shard, position, unit)
 
-    def _read(self, shard: Shard, first: int, size: int) -> bytes:
-        start, length = self._index(shard).span(first, min(first + size, shard.count))
-        return self._pinned(shard, lambda: self.store.read_range(shard.key, start, length, etag=shard.etag))
-
-    def _sample(self, shard: Shard, position: int, unit: bytes, first: int) -> Sample:
+    def _read(self, shard: Shard, first: int, size: int) -> Pieces:
         index = self._index(shard)
-        shift = index.members(first)[0].offset - BLOCK
-        members = index.members(position)
-        parts = {member.extension: self._member(shard, member, unit, shift) for member in members}
-        name = sample_name(shard.base + position)
-        images = [parts[extension] for extension in IMAGE_EXTENSIONS if extension in parts]
-        named = all(member.name == f"{name}.{member.extension}" for member in members)
-        if not named or len(images) != 1 or "txt" not in parts or "json" not in parts:
-            raise self._unusable(shard, f"its index names no sample {name} with an image, a txt and a json")
-        return Sample(shard.base + position, images[0], parts["txt"].decode(), json.loads(parts["json"]))
+        members = [member for position in range(first, min(first + size, shard.count)) for member in index.members(position)]
+        store, key = self._places.find(shard.location)
+        return self._pinned(
+            shard, lambda: read_pieces(members, lambda start, length: store.read_range(key, start, length, etag=shard.etag))
+        )
 
-    def _member(self, shard: Shard, member: Member, unit: bytes, shift: int) -> bytes:
-        """Cut a member out of a unit if name and size are those of its header: a wrong index never gives a wrong pair."""
-        start = member.offset - shift
-        header = unit[max(0, start - BLOCK) : max(0, start)]
-        name = member.name.encode() + b"\0"
-        if header[: len(name)] != name or header[SIZE_FIELD] != b"%011o" % member.size:
+    def _sample(self, shard: Shard, position: int, unit: Pieces) -> Sample:
+        parts = [(member, self._member(shard, member, unit)) for member in self._index(shard).members(position)]
+        if shard.adopted:
+            return self._adopted(shard, position, parts)
+        by_extension = {member.extension: data for member, data in parts}
+        name = sample_name(shard.base + position)
+        images = [by_extension[extension] for extension in IMAGE_EXTENSIONS if extension in by_extension]
+        named = all(member.name == f"{name}.{member.extension}" for member, _ in parts)
+        if not named or len(images) != 1 or "txt" not in by_extension or "json" not in by_extension:
+            raise self._unusable(shard, f"its index names no sample {name} with an image, a txt and a json")
+        return Sample(shard.base + position, images[0], by_extension["txt"].decode(), json.loads(by_extension["json"]))
+
+    def _adopted(self, shard: Shard, position: int, parts: list[tuple[Member, bytes]]) -> Sample:
+        key = self._keys.get(shard.key, lambda: self._load_keys(shard))[position]
+        try:
+            image, caption, meta = sample_of(self._rules, key, parts)
+        except (BadRow, ValueError) as error:
+            raise self._unusable(shard, f"what it holds of '{key}' is not what was adopted: {error}") from None
+        return Sample(shard.base + position, image, caption, meta)
+
+    def _member(self, shard: Shard, member: Member, unit: Pieces) -> bytes:
+        data = unit.member(member)
+        if data is None:
             raise self._unusable(shard, f"its index and its bytes disagree at {member.name}")
-        return unit[start : start + member.size]
+        return data
 
     def _index(self, shard: Shard) -> TarIndex:
         return self._indexes.get(shard.key, lambda: self._load_index(shard))
@@ -106,12 +122,23 @@ class SampleReader:
     def _load_index(self, shard: Shard) -> TarIndex:
         key = layout.shard_index(shard.key)
         try:
-            index = TarIndex(self.store.read(key), where=self.store.uri_of(key))
+            text = self.store.read(key)
+            if shard.adopted and hashlib.sha256(text).hexdigest() != shard.adopted.index_sha256:
+                raise self._unusable(shard, "its index was altered after it was published")
+            index = TarIndex(text, where=self.store.uri_of(key))
         except ObjectMissing:
+            if shard.adopted:  # which of the members are used is written nowhere else
+                raise self._unusable(shard, "its index is gone") from None
             index = self._pinned(shard, lambda: self._index_tar(shard))
         if len(index) != shard.count:
             raise self._unusable(shard, f"its index has {len(index)} samples, the manifest {shard.count}")
         return index
+
+    def _load_keys(self, shard: Shard) -> list[str]:
+        keys = find_keys(self.store, shard)
+        if keys is None:
+            raise self._unusable(shard, "the keys of its samples are gone")
+        return keys
 
     def _index_tar(self, shard: Shard) -> TarIndex:
         with self.store.open(shard.key, etag=shard.etag) as stream:
@@ -128,9 +155,18 @@ class SampleReader:
     def _unusable(self, shard: Shard, why: str) -> DataError:
         return DataError(
             f"Shard {shard.key} of dataset '{self.manifest.name}' version {self.manifest.version} cannot be used: {why}",
-            where=self.store.uri_of(shard.key),
+            where=self.store.uri_of(shard.key) if shard.adopted is None else shard.adopted.location,
             fix=REPAIR,
         )
+
+
+def find_keys(store: Store, shard: Shard) -> list[str] | None:
+    """Return the source's keys of a shard's samples from the file beside it; None where there is none that can be used."""
+    try:
+        keys = json.loads(store.read(layout.shard_keys(shard.key)))
+    except (ObjectMissing, ValueError):
+        return None
+    return keys if isinstance(keys, list) and len(keys) == shard.count else None
 
 
 def sample_name(index: int) -> str:

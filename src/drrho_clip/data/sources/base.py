@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from drrho_clip.data.download.reasons import FETCH_REASONS
 from drrho_clip.data.images import IMAGE_REASONS
+from drrho_clip.data.tar_index import Member
 
 DUPLICATES = ("duplicate_content", "duplicate_look")  # of an earlier sample, and dropped by choice
 LEFT_OUT = "left_out"  # by `caption_noise_part: clean`; nothing is wrong with it
@@ -55,6 +56,14 @@ class Fetch:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a sample lies that is adopted: the number of its tar in the source, and those of its members that are used."""
+
+    tar: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
 class RawSample:
     """One image-text pair as the source has it; `load` gives the encoded image when it is needed (and can be pickled)."""
 
@@ -65,6 +74,7 @@ class RawSample:
     split: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     fetch: Fetch | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,18 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.images import looks_like_image
+from drrho_clip.data.sources.adoption import Adoption
 from drrho_clip.data.sources.base import Held, Piece, RawSample, Rejected, Slice
-from drrho_clip.data.sources.captions import REPAIRED, BadRow, clean_caption, decode_text, json_caption
-from drrho_clip.data.sources.fields import IMAGE_ENDINGS, class_of, parse_fields, split_of, text_or_none, wants_fields
+from drrho_clip.data.sources.captions import BadRow
+from drrho_clip.data.sources.fields import IMAGE_ENDINGS
 from drrho_clip.data.sources.locate import Tar, find_tars
 from drrho_clip.data.sources.order import fingerprint_of
 from drrho_clip.data.sources.pairing import TEXT_ENDINGS, Pair, Pairing, pair_members
 from drrho_clip.data.sources.tars import Member, index_tar
+from drrho_clip.data.sources.texts import texts_of
 from drrho_clip.errors import DataError
 from drrho_clip.storage import Store
 
@@ -39,6 +40,7 @@ class ShardsSource:
         """Find the tars; raise DataError where one is missing or there is none."""
         self._config = config
         self._tars = find_tars(config.path, store)
+        self.adoption = Adoption(store, self._tars) if config.adopt and store else None
 
     def total(self) -> int | None:
         """Unknown before reading."""
@@ -53,67 +55,66 @@ class ShardsSource:
         endings: Counter[str] = Counter()
         rejected: Counter[str] = Counter()
         usable = 0
-        for number, tar in enumerate(self._tars, start=1):
+        for number, tar in enumerate(self._tars):
+            if self.adoption and self.adoption.is_known(number):
+                usable = 1
+                continue
             with tar.on_disk() as path:
                 pairing = _paired(path, tar.name)
+                if self.adoption:
+                    self.adoption.look(number, path)
                 endings += pairing.endings
                 _check_keys(pairing, tar.name, origins)
                 usable += sum(pair.key in known for pair in pairing.pairs)
-                for item in self._items(tar, path, pairing, known):
+                for item in self._items(number, path, pairing, known):
                     if isinstance(item, Rejected):
                         rejected[item.reason] += 1
                     else:
                         usable += 1
                     yield item
-            if not usable and number in (_PROBED_TARS, len(self._tars)):
-                raise _nothing_usable(self._tars[:number], endings, rejected)
+            if not usable and number + 1 in (_PROBED_TARS, len(self._tars)):
+                raise _nothing_usable(self._tars[: number + 1], endings, rejected)
 
     def pieces(self, known: Collection[str]) -> Iterator[Piece]:
         """Yield the tars, each a piece; what goes across them (one key in two tars) is not looked at."""
-        return (Piece(None, partial(self._of_tar, tar, known)) for tar in self._tars)
+        return (Piece(None, partial(self._of_tar, number, known)) for number in range(len(self._tars)))
 
     def fingerprint(self) -> str:
         """The tars' names, and size or ETag where that is known without fetching them."""
         return fingerprint_of((tar.name, tar.version) for tar in self._tars)
 
-    def _of_tar(self, tar: Tar, known: Collection[str]) -> Iterator[RawSample | Rejected]:
-        with tar.on_disk() as path:
-            yield from self._items(tar, path, _paired(path, tar.name), known)
+    def _of_tar(self, number: int, known: Collection[str]) -> Iterator[RawSample | Rejected]:
+        with self._tars[number].on_disk() as path:
+            yield from self._items(number, path, _paired(path, self._tars[number].name), known)
 
-    def _items(self, tar: Tar, path: Path, pairing: Pairing, known: Collection[str]) -> Iterator[RawSample | Rejected]:
+    def _items(self, number: int, path: Path, pairing: Pairing, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         yield from (item for item in pairing.rejected if item.key not in known)
         for pair in pairing.pairs:
             if pair.key not in known:
                 try:
-                    yield self._sample(pair, path, is_local=tar.fetch is None)
+                    yield self._sample(number, pair, path)
                 except BadRow as error:
                     yield error.rejected(pair.key)
 
-    def _sample(self, pair: Pair, path: Path, *, is_local: bool) -> RawSample:
-        config = self._config
-        fields: dict[str, Any] = {}
-        repaired = False
-        if pair.fields and (wants_fields(self._config) or pair.text is None):
-            text, repaired = decode_text(_slice(path, pair.fields)())
-            fields = parse_fields(text, pair.fields.name)
-        if pair.text and not config.caption_field:
-            text, repaired = decode_text(_slice(path, pair.text)())
-            caption = clean_caption(text)
-        elif pair.fields:
-            caption = json_caption(fields, config.caption_field)
-        else:
-            raise BadRow("no_caption", f"{pair.image.name}: no .json that could hold {config.caption_field}")
-        class_name = class_of(config.class_field, fields, pair.key)
-        if class_name is None and pair.label:
-            class_name = text_or_none(decode_text(_slice(path, pair.label)())[0])
+    def _sample(self, number: int, pair: Pair, path: Path) -> RawSample:
+        members = {"text": pair.text, "fields": pair.fields, "label": pair.label}
+        parts = {kind: (member.name, _slice(path, member)) for kind, member in members.items() if member}
+        texts = texts_of(self._config, pair.key, parts)
         image = _slice(path, pair.image)
+        place = None
+        if self.adoption:
+            used = (member for kind, member in members.items() if member and kind in texts.used)
+            place = self.adoption.place(number, path, (pair.image, *used))
         return RawSample(
             key=pair.key,
-            load=image if is_local else Held(image()),  # a fetched tar is gone by the time that others load
-            caption=caption,
-            class_name=class_name,
-            split=split_of(config.split_field, fields),
-            extra=dict(REPAIRED) if repaired else {},
+            load=image
+            if self._tars[number].fetch is None
+            else Held(image()),  # a fetched tar is gone by the time that others load
+            caption=texts.caption,
+            class_name=texts.class_name,
+            split=texts.split,
+            extra=texts.extra,
+            place=place,
         )
 
 
