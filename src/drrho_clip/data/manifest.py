@@ -58,6 +58,14 @@ class Failure(Config):
     examples: tuple[str, ...] = ()
 
 
+class UidList(Config):
+    """The list of uids that chose the samples: sha256 over its files' sha256s, its length, and how many the source has."""
+
+    sha256: str
+    listed: int
+    found: int
+
+
 class Manifest(Config):
     """One version of a dataset. Sample indices are stable: later versions only append shards."""
 
@@ -76,6 +84,7 @@ class Manifest(Config):
     duplicates: dict[str, int] = Field(
         default_factory=dict, description="Downloaded samples that repeat an earlier one, by content or by look"
     )
+    uids: UidList | None = None
     notice: str = Field("", description="Credit and licence of the pictures; shown wherever they are shown")
 
     @model_validator(mode="after")

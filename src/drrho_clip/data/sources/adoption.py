@@ -45,6 +45,11 @@ class Adoption:
         """Read no tar again that a dataset has already."""
         self._known = {shard.location: shard.etag for shard in existing.shards}
 
+    @property
+    def passes_over(self) -> bool:
+        """Whether tars of the dataset are not read again."""
+        return bool(self._known)
+
     def is_known(self, number: int) -> bool:
         """Whether a tar is in the dataset already; DataError if it was altered since."""
         etag = self._known.get(self._locations[number])

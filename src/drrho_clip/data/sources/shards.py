@@ -15,13 +15,15 @@ from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.images import looks_like_image
 from drrho_clip.data.sources.adoption import Adoption
 from drrho_clip.data.sources.base import Held, Piece, RawSample, Rejected, Slice
-from drrho_clip.data.sources.captions import BadRow
-from drrho_clip.data.sources.fields import IMAGE_ENDINGS
+from drrho_clip.data.sources.captions import BadRow, decode_text
+from drrho_clip.data.sources.fields import IMAGE_ENDINGS, parse_fields
+from drrho_clip.data.sources.img2dataset import Img2dataset
 from drrho_clip.data.sources.locate import Tar, find_tars
 from drrho_clip.data.sources.order import fingerprint_of
 from drrho_clip.data.sources.pairing import TEXT_ENDINGS, Pair, Pairing, pair_members
 from drrho_clip.data.sources.tars import Member, index_tar
 from drrho_clip.data.sources.texts import texts_of
+from drrho_clip.data.sources.uids import Uids
 from drrho_clip.errors import DataError
 from drrho_clip.storage import Store
 
@@ -40,7 +42,9 @@ class ShardsSource:
         """Find the tars; raise DataError where one is missing or there is none."""
         self._config = config
         self._tars = find_tars(config.path, store)
+        self._img2dataset = Img2dataset(self._tars)
         self.adoption = Adoption(store, self._tars) if config.adopt and store else None
+        self.uids = Uids(config.uids, store) if config.uids else None
 
     def total(self) -> int | None:
         """Unknown before reading."""
@@ -57,23 +61,23 @@ class ShardsSource:
         usable = 0
         for number, tar in enumerate(self._tars):
             if self.adoption and self.adoption.is_known(number):
-                usable = 1
+                usable += 1
                 continue
             with tar.on_disk() as path:
                 pairing = _paired(path, tar.name)
-                if self.adoption:
-                    self.adoption.look(number, path)
                 endings += pairing.endings
-                _check_keys(pairing, tar.name, origins)
-                usable += sum(pair.key in known for pair in pairing.pairs)
+                keys = {pair.key: tar.name for pair in pairing.pairs}
+                self._check_keys(keys, origins, known)
+                usable += len(keys)
                 for item in self._items(number, path, pairing, known):
                     if isinstance(item, Rejected):
                         rejected[item.reason] += 1
-                    else:
-                        usable += 1
+                        usable -= item.key in keys
                     yield item
             if not usable and number + 1 in (_PROBED_TARS, len(self._tars)):
                 raise _nothing_usable(self._tars[: number + 1], endings, rejected)
+        if self.uids and not self.uids.met and not known:
+            raise DataError("No sample has a uid of the list", where=self._config.uids, fix="Is it the list of another pool?")
 
     def pieces(self, known: Collection[str]) -> Iterator[Piece]:
         """Yield the tars, each a piece; what goes across them (one key in two tars) is not looked at."""
@@ -88,13 +92,36 @@ class ShardsSource:
             yield from self._items(number, path, _paired(path, self._tars[number].name), known)
 
     def _items(self, number: int, path: Path, pairing: Pairing, known: Collection[str]) -> Iterator[RawSample | Rejected]:
+        self._img2dataset.check(number, pairing)
+        if self.adoption:
+            self.adoption.look(number, path)
         yield from (item for item in pairing.rejected if item.key not in known)
         for pair in pairing.pairs:
-            if pair.key not in known:
-                try:
+            try:
+                if (self.uids is None or self._is_listed(pair, path)) and pair.key not in known:
                     yield self._sample(number, pair, path)
-                except BadRow as error:
+            except BadRow as error:
+                if pair.key not in known:
                     yield error.rejected(pair.key)
+        yield from self._img2dataset.failed(number, self.uids)
+
+    def _is_listed(self, pair: Pair, path: Path) -> bool:
+        assert self.uids is not None
+        if pair.fields is None:
+            raise BadRow("uid", f"{pair.image.name}: no .json that could hold its uid")
+        return self.uids.meet(parse_fields(decode_text(_slice(path, pair.fields)())[0], pair.fields.name), pair.fields.name)
+
+    def _check_keys(self, keys: dict[str, str], origins: dict[str, str], known: Collection[str]) -> None:
+        """Raise DataError where a key of this tar (whose name each has as its value) is also that of another tar's sample."""
+        is_new = self.adoption is not None and self.adoption.passes_over
+        for key, name in keys.items():
+            other = "a tar of the dataset" if is_new and key in known else origins.setdefault(key, name)
+            if other != name:
+                raise DataError(
+                    f"Two samples have the key '{key}'",
+                    where=f"{other} and {name}",
+                    fix="Give every sample a name of its own, or ingest the tars into two datasets.",
+                )
 
     def _sample(self, number: int, pair: Pair, path: Path) -> RawSample:
         members = {"text": pair.text, "fields": pair.fields, "label": pair.label}
@@ -130,17 +157,6 @@ def _paired(path: Path, name: str) -> Pairing:
 
 def _slice(path: Path, member: Member) -> Slice:
     return Slice(path, member.offset, member.size)
-
-
-def _check_keys(pairing: Pairing, name: str, origins: dict[str, str]) -> None:
-    for pair in pairing.pairs:
-        other = origins.setdefault(pair.key, name)
-        if other != name:
-            raise DataError(
-                f"Two samples have the key '{pair.key}'",
-                where=f"{other} and {name}",
-                fix="Give every sample a name of its own, or ingest the tars into two datasets.",
-            )
 
 
 def _nothing_usable(tars: list[Tar], endings: Counter[str], rejected: Counter[str]) -> DataError:
