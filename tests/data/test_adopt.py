@@ -174,7 +174,7 @@ def test_pictures_that_a_copy_encodes_anew_are_decoded_to_the_same_pixels(tmp_pa
         "old.bmp": encoded(picture, "BMP"),
         "noend": encoded(picture, "GIF"),
     }
-    members = [(name, data) for name, data in images.items()]
+    members: Members = list(images.items())
     members += [(f"{name.partition('.')[0]}.txt", name) for name in images]
     path = write_tar(tmp_path / "x.tar", members)
     manifest, copy = adopted(folder_store, path), copied(folder_store, path)
@@ -184,7 +184,8 @@ def test_pictures_that_a_copy_encodes_anew_are_decoded_to_the_same_pixels(tmp_pa
 
 
 def test_bad_samples_are_left_out_and_told_as_in_a_copy(tmp_path: Path, folder_store: Store) -> None:
-    members = photos(numbers(0, 4)) + [("cut.jpg", noise("cut")[:-300]), ("cut.txt", "x"), ("mute.jpg", noise("m")), ("s.txt", "x")]
+    members = [*photos(numbers(0, 4)), ("cut.jpg", noise("cut")[:-300]), ("cut.txt", "x"), ("mute.jpg", noise("m"))]
+    members += [("s.txt", "x")]
     members += [("empty.jpg", noise("e")), ("empty.txt", " "), ("small.png", noise("s", 4, "PNG")), ("small.txt", "x")]
     path = write_tar(tmp_path / "x.tar", members)
     manifest = adopted(folder_store, path, max_bad_fraction=0.6)

@@ -93,5 +93,6 @@ def _added(before: dict[str, Failure], now: dict[str, Failure]) -> dict[str, Fai
     nothing = Failure(count=0)
     pairs = {reason: (before.get(reason, nothing), now.get(reason, nothing)) for reason in sorted({*before, *now})}
     return {
-        reason: Failure(count=a.count + b.count, examples=(a.examples + b.examples)[:EXAMPLES]) for reason, (a, b) in pairs.items()
+        reason: Failure(count=a.count + b.count, examples=(a.examples + b.examples)[:EXAMPLES])
+        for reason, (a, b) in pairs.items()
     }

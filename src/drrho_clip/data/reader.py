@@ -49,12 +49,13 @@ class SampleReader:
     its second sample is asked for (training mixes thousands of runs), so that `get` fetches the sample alone.
     """
 
-    def __init__(self, store: Store, manifest: Manifest, cache_bytes: int = 256 * 2**20) -> None:
+    def __init__(self, store: Store, manifest: Manifest, cache_bytes: int = 256 * 2**20, *, places: Places | None = None) -> None:
+        """Take `places` where many readers share what they open."""
         self.store, self.manifest = store, manifest
         self._bases = [shard.base for shard in manifest.shards]
         self._total = manifest.total
         self._in_runs = sum(shard.bytes for shard in manifest.shards) <= cache_bytes
-        self._places, self._rules = Places(store), rules_of(manifest)
+        self._places, self._rules = places or Places(store), rules_of(manifest)
         self._units: SizedCache[Pieces] = SizedCache(cache_bytes, attrgetter("size"))
         self._keys: SizedCache[list[str]] = SizedCache(INDEX_KEYS, len)
         self._indexes: SizedCache[TarIndex] = SizedCache(INDEX_BYTES, attrgetter("nbytes"))

@@ -48,5 +48,15 @@ class Places:
 
     def _open(self, root: str) -> Store:
         if root not in self._opened:
-            self._opened[root] = HttpStore(root) if root.startswith("http") else open_store(root)
+            self._opened[root] = self._opened_anew(root)
         return self._opened[root]
+
+    def _opened_anew(self, root: str) -> Store:
+        if root.startswith("http"):
+            return HttpStore(root)
+        if root.startswith("s3://"):
+            from drrho_clip.storage.s3 import S3Store  # boto3 takes its time to import
+
+            if isinstance(self.store, S3Store):  # a client takes its time to build
+                return S3Store(root.removeprefix("s3://"), connection=self.store.connection)
+        return open_store(root)

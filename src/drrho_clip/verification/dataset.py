@@ -40,7 +40,7 @@ def verify_dataset(store: Store, dataset: str, version: int | None = None) -> Ve
     tars: dict[str, list[Shard]] = {}
     for shard in manifest.shards:
         tars.setdefault(shard.location, []).append(shard)
-    _read_all(partial(_tar, store, manifest), list(tars.values()), found, f"shards of {dataset}")
+    _read_all(partial(_tar, Places(store), manifest), list(tars.values()), found, f"shards of {dataset}")
     for name in list_references(store, dataset):
         _reference(store, manifest, name, found)
     return found
@@ -56,13 +56,13 @@ def _versions_agree(store: Store, manifest: Manifest, found: Verified) -> None:
                 found.problems.append(f"{key}: its shards are not the first of version {manifest.version}")
 
 
-def _tar(store: Store, manifest: Manifest, shards: Sequence[Shard]) -> Verified:
+def _tar(places: Places, manifest: Manifest, shards: Sequence[Shard]) -> Verified:
     """Read a tar and the samples of its shards: one, or several where it is adopted."""
     found = Verified()
     pinned = shards[0]
     with found.looking_at(pinned.location):
-        place, key = Places(store).find(pinned.location)
-        sha256, size = sha256_of(place, key, etag=pinned.etag)
+        store, key = places.find(pinned.location)
+        sha256, size = sha256_of(store, key, etag=pinned.etag)
         found.counts["bytes"] += size
         for shard in shards:
             if (sha256, size) != (shard.sha256, shard.bytes):
@@ -70,7 +70,7 @@ def _tar(store: Store, manifest: Manifest, shards: Sequence[Shard]) -> Verified:
                 return found
         for shard in shards:
             with found.looking_at(shard.key):
-                for sample in SampleReader(store, manifest, cache_bytes=0).shard(shard):
+                for sample in SampleReader(places.store, manifest, cache_bytes=0, places=places).shard(shard):
                     _sample(shard, sample, found)
     return found
 

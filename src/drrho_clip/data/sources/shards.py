@@ -42,8 +42,8 @@ class ShardsSource:
         """Find the tars; raise DataError where one is missing or there is none."""
         self._config = config
         self._tars = find_tars(config.path, store)
-        self._img2dataset = Img2dataset(self._tars)
         self.adoption = Adoption(store, self._tars) if config.adopt and store else None
+        self._img2dataset = Img2dataset(self._tars)
         self.uids = Uids(config.uids, store) if config.uids else None
 
     def total(self) -> int | None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from drrho_clip.data.manifest import UidList
 from drrho_clip.data.sources.captions import BadRow
-from drrho_clip.data.sources.locate import find_tars
+from drrho_clip.data.sources.locate import Tar, find_tars
 from drrho_clip.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Uids:
     def __init__(self, path: str, store: Store | None = None) -> None:
         """Read the files that `path` names (as `find_tars` finds them); DataError where one is no such list."""
         self._folder = tempfile.TemporaryDirectory(prefix="drrho-uids-")  # goes with the object
-        files = find_tars(path, store)
+        files = _find(path, store)
         lists, digest = [], hashlib.sha256()
         for number, file in enumerate(files):
             local = file.path or Path(self._folder.name) / f"{number}"
@@ -83,6 +83,13 @@ class Uids:
         pair = int(uid[:16], 16), int(uid[16:], 16)
         index = bisect.bisect_left(self._pairs, pair, key=tuple)
         return index if index < len(self._pairs) and tuple(self._pairs[index]) == pair else None
+
+
+def _find(path: str, store: Store | None) -> list[Tar]:
+    try:
+        return find_tars(path, store)
+    except DataError as error:
+        raise DataError(f"No list of uids: {error.what}", where=error.where or path, fix="Check `uids`.") from None
 
 
 def _read(path: Path, name: str) -> NDArray[Any]:
