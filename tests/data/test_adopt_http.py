@@ -11,6 +11,8 @@ from adopt_helpers import RangeServer, adopted, captions_of, copied, noise, numb
 from source_helpers import write_tar
 
 from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.sources import http as http_source
+from drrho_clip.data.sources.http import download
 from drrho_clip.errors import ConfigError, DataError, ObjectChanged, ObjectMissing, StorageError
 from drrho_clip.storage import Store
 from drrho_clip.storage import http as http_module
@@ -89,6 +91,18 @@ def test_another_version_on_the_server_is_named(server: RangeServer, folder_stor
     (server.root / "s/00001.tar").unlink()
     with pytest.raises(DataError, match="it is gone"):
         SampleReader(folder_store, manifest).get(8)
+
+
+def test_a_tar_that_is_replaced_while_it_is_fetched(
+    server: RangeServer, folder_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced(url: str, path: Path) -> None:
+        server.etag = '"two"'
+        download(url, path)
+
+    monkeypatch.setattr(http_source, "download", replaced)
+    with pytest.raises(DataError, match=r"replaced while it is read.*s/00000.tar"):
+        adopted(folder_store, server.url(PATTERN))
 
 
 def test_a_web_server_as_a_store(server: RangeServer) -> None:

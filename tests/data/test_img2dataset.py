@@ -94,3 +94,9 @@ def test_tars_without_a_parquet(folder: Path, folder_store: Store) -> None:
     manifest = adopted(folder_store, folder)
     assert manifest.failed == {}
     assert len(captions_of(folder_store, manifest)) == 12
+
+
+def test_groups_tell_the_same(folder: Path, folder_store: Store, tmp_path: Path) -> None:
+    alone = copied(folder_store, folder)
+    assert copied(open_store(tmp_path / "shared"), folder, groups=2) == alone
+    assert alone.failed["not_downloaded"].count == 6

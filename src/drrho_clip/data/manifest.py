@@ -208,7 +208,7 @@ def publish(store: Store, manifest: Manifest) -> Manifest:
     A crash between the two leaves readers on the previous version until `newest_manifest` is called. Raises DataError where
     another writer has published something else as this version.
     """
-    data = (manifest.model_dump_json(indent=1) + "\n").encode()
+    data = (manifest.model_dump_json(indent=1, exclude_none=True) + "\n").encode()  # as it was before tars could be adopted
     version_key = layout.dataset_manifest(manifest.name, manifest.version)
     try:
         store.write(version_key, data, if_absent=True)

@@ -37,6 +37,7 @@ class Adoption:
         self._places = Places(store)
         self._locations = [self._places.location_of(tar.uri) for tar in tars]
         self._known: dict[str, str] = {}  # ETag by location
+        self._etags: dict[int, str] = {}  # of tars that are read, before they are
         self.facts: dict[int, TarFacts] = {}
         if self._locations:
             self._head(self._locations[0])  # a server that does not send parts is found before anything is fetched
@@ -51,21 +52,20 @@ class Adoption:
         return bool(self._known)
 
     def is_known(self, number: int) -> bool:
-        """Whether a tar is in the dataset already; DataError if it was altered since."""
-        etag = self._known.get(self._locations[number])
-        if etag is None:
-            return False
-        if self._head(self._locations[number]).etag != etag:
-            raise DataError("The tar was altered after it was adopted", where=self._locations[number], fix=REPAIR)
-        return True
+        """Whether a tar is in the dataset already, asked before it is read; DataError if it was altered since."""
+        location = self._locations[number]
+        etag = self._etags[number] = self._head(location).etag
+        if self._known.get(location, etag) != etag:
+            raise DataError("The tar was altered after it was adopted", where=location, fix=REPAIR)
+        return location in self._known
 
     def look(self, number: int, path: Path) -> None:
-        """Take note of what pins a tar, of which a copy lies at `path`."""
+        """Take note of what pins a tar, which lies at `path` or was fetched there; DataError if it changed meanwhile."""
         location = self._locations[number]
         info = self._head(location)
         with path.open("rb") as stream:
             sha256, size = hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
-        if info.size != size:
+        if (info.size, info.etag) != (size, self._etags[number]):
             raise DataError("The tar is replaced while it is read", where=location, fix="Run this again once it stays as it is.")
         self.facts[number] = TarFacts(location, info.etag, sha256, size)
 

@@ -40,16 +40,16 @@ class Uids:
 
     def __init__(self, path: str, store: Store | None = None) -> None:
         """Read the files that `path` names (as `find_tars` finds them); DataError where one is no such list."""
-        self._folder = tempfile.TemporaryDirectory(prefix="drrho-uids-")  # goes with the object
         files = _find(path, store)
         lists, digest = [], hashlib.sha256()
-        for number, file in enumerate(files):
-            local = file.path or Path(self._folder.name) / f"{number}"
-            if file.fetch:
-                file.fetch(local)
-            with local.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-            lists.append(_read(local, file.name))
+        with tempfile.TemporaryDirectory(prefix="drrho-uids-") as folder:  # a file that is mapped stays until it is let go of
+            for number, file in enumerate(files):
+                local = file.path or Path(folder) / f"{number}"
+                if file.fetch:
+                    file.fetch(local)
+                with local.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+                lists.append(_read(local, file.name))
         self.sha256 = digest.hexdigest()
         self._pairs = lists[0] if len(lists) == 1 and _is_ascending(lists[0]) else _sorted(lists)
         self._met = np.zeros(len(self._pairs), dtype=np.bool_)
