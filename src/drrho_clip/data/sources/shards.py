@@ -127,16 +127,14 @@ class ShardsSource:
         members = {"text": pair.text, "fields": pair.fields, "label": pair.label}
         parts = {kind: (member.name, _slice(path, member)) for kind, member in members.items() if member}
         texts = texts_of(self._config, pair.key, parts)
-        image = _slice(path, pair.image)
+        image, is_local = _slice(path, pair.image), self._tars[number].fetch is None
         place = None
         if self.adoption:
             used = (member for kind, member in members.items() if member and kind in texts.used)
             place = self.adoption.place(number, path, (pair.image, *used))
         return RawSample(
             key=pair.key,
-            load=image
-            if self._tars[number].fetch is None
-            else Held(image()),  # a fetched tar is gone by the time that others load
+            load=image if is_local else Held(image()),  # a fetched tar is gone by the time that others load
             caption=texts.caption,
             class_name=texts.class_name,
             split=texts.split,
