@@ -16,6 +16,8 @@ def ingest(
     dataset: str = "openmoji",
     source: str = "openmoji",
     path: str = "",
+    adopt: bool = False,
+    uids: str = "",
     samples: int = 0,
     keep: float = 1.0,
     caption_template: str = "",

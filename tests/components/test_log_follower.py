@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,6 +73,28 @@ def test_what_the_kubelet_says_in_place_of_a_log_is_no_line_of_it():
     excuse = b"unable to retrieve container logs for containerd://3ae02620de93"
     cluster = Scripted([*stamped(0, 1), excuse], [excuse], stamped(0, 1, 2))
     assert read(cluster) == ["line 0", "line 1", "line 2"]
+
+
+class Endless(Scripted):
+    """A container that writes on and on."""
+
+    def lines(self, path: str, read_timeout: float, **query: Any) -> Iterator[bytes]:
+        yield from stamped(*range(20))
+        for number in itertools.count():
+            time.sleep(0.001)
+            yield f"2026-01-01T00:01:00.{number:09d}Z more".encode()
+
+
+def test_nothing_is_handed_over_after_the_end():
+    taken: list[str] = []
+    follower = LogFollower(Endless(), "/pods/p", "pytorch", taken.append)
+    while len(taken) < 30:
+        time.sleep(0.001)
+    follower.close()
+    there = len(taken)
+    follower._thread.join(10)
+    assert not follower._thread.is_alive()
+    assert len(taken) == there
 
 
 @pytest.mark.parametrize("zone", ["Z", "+02:00"])

@@ -98,7 +98,7 @@ def test_neighbours_come_in_one_request_and_requests_at_once(store: SlowStore, m
 
 
 def test_far_samples_come_alone(store: SlowStore, manifest: Manifest, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ahead, "GAP_BYTES", 0)
+    monkeypatch.setattr(ahead, "GAP_BYTES", 512)  # the padding between two of them
     reader, _ = readers(store, manifest, 0)
     with ReadAhead(reader, None) as window:
         fetched = window.start([np.array([0, 1, 5, 9])], lambda _: False)

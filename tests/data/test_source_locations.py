@@ -120,6 +120,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
+        if self.path.partition("?")[0].endswith((".json", ".parquet")):  # asked for beside each tar
+            self.send_error(404)
+            return
         wanted = self.headers.get("Range", "")
         first = not self.server.asked
         self.server.asked.append(wanted)

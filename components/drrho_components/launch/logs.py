@@ -52,6 +52,7 @@ class LogFollower:
     def __init__(self, cluster: Cluster, pod_path: str, container: str, take: Callable[[str], None]) -> None:
         self._cluster, self._path, self._container, self._take = cluster, f"{pod_path}/log", container, take
         self._ended, self._closed = threading.Event(), threading.Event()
+        self._taking = threading.Lock()
         self._resumed = Resumed()
         self.tail: deque[str] = deque(maxlen=KEPT_LINES)
         self._thread = threading.Thread(target=self._follow, name="log", daemon=True)
@@ -62,10 +63,15 @@ class LogFollower:
         self._ended.set()
 
     def join(self, seconds: float) -> None:
-        """Wait until all is read, at most so long."""
+        """Wait until all is read, at most so long, and close."""
         self._ended.set()
         self._thread.join(seconds)
-        self._closed.set()
+        self.close()
+
+    def close(self) -> None:
+        """Hand over no line from now on, though the container may still write."""
+        with self._taking:
+            self._closed.set()
 
     def _follow(self) -> None:
         while not self._closed.is_set():
@@ -86,8 +92,11 @@ class LogFollower:
         asked = {"container": self._container, "timestamps": "true", **query, **self._resumed.since}
         try:
             for text in self._resumed.new(self._cluster.lines(self._path, 60.0, **asked)):
-                self.tail.append(text)
-                self._take(text)
+                with self._taking:
+                    if self._closed.is_set():
+                        return
+                    self.tail.append(text)
+                    self._take(text)
         except ClusterError as error:
             if error.status != 400:  # there is no previous container, or this one has not started
                 raise

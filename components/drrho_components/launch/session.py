@@ -62,6 +62,8 @@ class Session:
                 get_logger().info("job_deleted", job=self.plan.name)
             raise
         finally:
+            for follower in self.followers.values():
+                follower.close()  # a pod that is being ended still writes, and the last word is the reason
             for watcher in watchers:
                 watcher.close()
             keeper.close()

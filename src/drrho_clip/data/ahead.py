@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from drrho_clip.data.features import FeatureReader
     from drrho_clip.data.manifest import Shard
+    from drrho_clip.data.pieces import Pieces
     from drrho_clip.data.reader import Sample, SampleReader
 
 T = TypeVar("T")
@@ -119,10 +120,8 @@ def _start_runs(reader: SampleReader, indices: Iterable[int], submit: Submit) ->
     return sample
 
 
-Cuttings = dict[int, tuple[bytes, int]]
-"""By the position of a sample in its shard, its bytes and where they begin there."""
-Positions = dict[int, Future[Cuttings]]
-"""By the position of a sample in its shard, the ranged read that it comes with."""
+Positions = dict[int, Future["Pieces"]]
+"""By the position of a sample in its shard, what is read of it and of those near it."""
 
 
 def _start_samples(reader: SampleReader, indices: Iterable[int], submit: Submit) -> Callable[[int], Sample]:
@@ -136,55 +135,38 @@ def _start_samples(reader: SampleReader, indices: Iterable[int], submit: Submit)
 
     def sample(index: int) -> Sample:
         shard, position = reader.place(index)
-        cuttings: Cuttings = shards[shard.key].result()[position].result()
-        return reader.cut(shard, position, *cuttings[position])
+        pieces: Pieces = shards[shard.key].result()[position].result()
+        return reader.cut(shard, position, pieces)
 
     return sample
 
 
 def _start_shard(reader: SampleReader, shard: Shard, positions: Sequence[int], submit: Submit) -> Positions:
     """Start a read for each run of near positions; itself a task, because it may have to fetch the shard's index."""
-    spans = [reader.span(shard, position, position + 1) for position in positions]
+    spans = sorted((*reader.span(shard, position), position) for position in positions)
     found: Positions = {}
-    first = 0
-    for last, (start, length) in enumerate(spans, start=1):
-        if last < len(spans) and _near(spans[last], start + length, spans[first][0]):
+    first, end = 0, 0
+    for last, (_, stop, _) in enumerate(spans, start=1):
+        end = max(end, stop)
+        if last < len(spans) and spans[last][0] - end <= GAP_BYTES and spans[last][1] - spans[first][0] <= RUN_BYTES:
             continue
-        run = dict(zip(positions[first:last], spans[first:last], strict=True))
-        found |= dict.fromkeys(run, submit(partial(_read_run, reader, shard, run)))
+        run = [position for _, _, position in spans[first:last]]
+        found |= dict.fromkeys(run, submit(partial(reader.read, shard, run)))
         first = last
     return found
-
-
-def _near(span: tuple[int, int], end: int, start: int) -> bool:
-    """Whether a span may be read together with what lies from `start` to `end`, before it."""
-    return span[0] - end <= GAP_BYTES and sum(span) - start <= RUN_BYTES
-
-
-def _read_run(reader: SampleReader, shard: Shard, spans: dict[int, tuple[int, int]]) -> Cuttings:
-    """Read from the first to the last of the spans, and keep what lies in them."""
-    start = min(begin for begin, _ in spans.values())
-    data = reader.read(shard, start, max(begin + length for begin, length in spans.values()) - start)
-    if len(spans) == 1:
-        return dict.fromkeys(spans, (data, start))
-    return {position: (data[begin - start : begin - start + length], begin) for position, (begin, length) in spans.items()}
 
 
 def in_order(reader: SampleReader, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Sample]]:
     """Yield all samples of `shards`, which may be made while it goes on; at most `RUNS_AHEAD` + 1 runs are in memory."""
 
-    def fetch(shard: Shard, first: int, end: int) -> tuple[bytes, int]:
-        start, length = reader.span(shard, first, end)
-        return reader.read(shard, start, length), start
-
-    def cut(shard: Shard, first: int, end: int, fetched: tuple[bytes, int]) -> Iterator[tuple[Shard, Sample]]:
-        return ((shard, reader.cut(shard, position, *fetched)) for position in range(first, end))
+    def cut(shard: Shard, positions: range, pieces: Pieces) -> Iterator[tuple[Shard, Sample]]:
+        return ((shard, reader.cut(shard, position, pieces)) for position in positions)
 
     pool = ThreadPoolExecutor(RUNS_AHEAD, thread_name_prefix="ahead")
-    pending: deque[tuple[tuple[Shard, int, int], Future[tuple[bytes, int]]]] = deque()
+    pending: deque[tuple[tuple[Shard, range], Future[Pieces]]] = deque()
     try:
         for run in (run for shard in shards for run in _runs(shard)):
-            pending.append((run, pool.submit(fetch, *run)))
+            pending.append((run, pool.submit(reader.read, *run)))
             if len(pending) > RUNS_AHEAD:
                 oldest, data = pending.popleft()
                 yield from cut(*oldest, data.result())
@@ -195,9 +177,9 @@ def in_order(reader: SampleReader, shards: Iterable[Shard]) -> Iterator[tuple[Sh
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _runs(shard: Shard) -> Iterator[tuple[Shard, int, int]]:
+def _runs(shard: Shard) -> Iterator[tuple[Shard, range]]:
     size = run_samples(shard)
-    return ((shard, first, min(first + size, shard.count)) for first in range(0, shard.count, size))
+    return ((shard, range(first, min(first + size, shard.count))) for first in range(0, shard.count, size))
 
 
 def run_samples(shard: Shard) -> int:

@@ -20,6 +20,12 @@ class IngestConfig(Config):
         "",
         description="Folder, tars (folder, pattern, s3:// or http(s) URL), table or list of URLs, run (curated); else unused",
     )
+    adopt: bool = Field(False, description="shards: leave the tars where they are, and write only a manifest and their indexes")
+    uids: str = Field(
+        "",
+        description="shards: keep only the samples whose .json has a `uid` of these lists: "
+        ".npy (DataComp, DFN), .parquet or .txt; path, pattern, s3:// or http(s) URL",
+    )
     samples: int = Field(0, ge=0, description="At most this many samples (scenes: how many to generate); 0 = all")
     keep: float = Field(1.0, gt=0, le=1, description="curated: share of the training samples to keep, by the weight in the run")
     caption_template: str = Field(

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from drrho_clip.data.adopt import account, adopt_all, check_adoption, passes_over
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.groups import GroupDone, GroupWork, check_groups
 from drrho_clip.data.ledger import Ledger, RowLedger
@@ -17,7 +17,9 @@ from drrho_clip.data.manifest import SPLITS, Manifest, dataset_id, newest_manife
 from drrho_clip.data.parts import Parts, PartsGone
 from drrho_clip.data.prepare import Prepared, Row, prepare_all, with_split
 from drrho_clip.data.sources import RawSample, Rejected, Source, open_source
+from drrho_clip.data.sources.http import public_url
 from drrho_clip.data.sources.order import fingerprint_of
+from drrho_clip.data.sources.shards import ShardsSource
 from drrho_clip.data.tally import Tally
 from drrho_clip.data.writer import ShardWriter
 from drrho_clip.errors import ConfigError, DataError
@@ -77,6 +79,8 @@ def _open(config: IngestConfig, store: Store) -> tuple[Manifest | None, Source]:
     if existing is not None:
         _check_same(existing, config, store)
     source = open_source(config, store)
+    if existing is not None and isinstance(source, ShardsSource) and source.adoption and passes_over(source, existing):
+        source.adoption.pass_over(existing)
     _check_downloads(config, source, existing)
     return existing, source
 
@@ -116,7 +120,10 @@ def _add_new(
     before = tally.good
     try:
         with closing(_prepared(source, config, ledger) if work is None else _put_together(work, config, ledger)) as results:
-            _write_all(results, writer, tally, ledger, config)
+            if isinstance(source, ShardsSource) and source.adoption:
+                adopt_all(results, source.adoption.facts, writer, tally)
+            else:
+                _write_all(results, writer, tally, ledger, config)
     finally:
         record["stage_samples"] = tally.good - before
         record |= tally.skipped
@@ -129,6 +136,8 @@ def _add_new(
         return existing
     manifest = _manifest(config, existing, writer, source, tally)
     writer.check_written()
+    if config.adopt:
+        manifest.check(store)
     ledger.publish(writer.shards)
     publish(store, manifest)
     ledger.clean(manifest.shards[len(existing.shards) if existing else 0 :])
@@ -150,10 +159,14 @@ def _say_done(manifest: Manifest, tally: Tally) -> None:
         left_out=tally.left_out,
         duplicates=tally.duplicates,
     )
+    if manifest.uids and manifest.uids.found < manifest.uids.listed:
+        missing = manifest.uids.listed - manifest.uids.found
+        get_logger().warning("uids_missing", dataset=manifest.name, listed=manifest.uids.listed, missing=missing)
 
 
 def _check(config: IngestConfig) -> None:
     layout.dataset(config.dataset)
+    check_adoption(config)
     if config.heldout_fraction + config.validation_fraction >= 1:
         raise ConfigError(
             f"heldout_fraction {config.heldout_fraction:g} and validation_fraction {config.validation_fraction:g} leave nothing "
@@ -176,9 +189,9 @@ def _check_downloads(config: IngestConfig, source: Source, existing: Manifest | 
 def _settings(config: IngestConfig) -> dict[str, Any]:
     """The settings as the manifest keeps them: what a URL holds for access only (user, query) is left out."""
     settings = config.model_dump(exclude=_FREE_SETTINGS)
-    if config.path.startswith(("http://", "https://")):
-        url = urlsplit(config.path)
-        settings["path"] = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    for name in ("path", "uids"):
+        if settings[name].startswith(("http://", "https://")):
+            settings[name] = public_url(settings[name])
     return settings
 
 
@@ -292,9 +305,9 @@ def _manifest(config: IngestConfig, existing: Manifest | None, writer: ShardWrit
         classnames=tuple(source.classnames) or tuple(sorted(classes)),
         templates=tuple(source.templates),
         source=_settings(config),
-        failed=tally.failed,
         converted=dict(sorted(converted.items())),
         exchanged=writer.exchanged + (existing.exchanged if existing else 0),
         duplicates=dict(sorted(duplicates.items())),
         notice=source.notice,
+        **account(source, existing, tally.failed),
     )

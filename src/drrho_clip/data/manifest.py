@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing, nearest
 from drrho_clip.schema import Config
 from drrho_clip.storage import layout
+from drrho_clip.storage.places import Places
 
 if TYPE_CHECKING:
     from drrho_clip.storage import Store
@@ -22,8 +23,18 @@ CHECKED_AT_ONCE = 16
 REPAIR = "Restore the object from a backup, or ingest the data again under a new dataset name."
 
 
+class Adopted(Config):
+    """A tar of somebody else's that stays where it is: its place (see `Places`), and the index that says what of it is used."""
+
+    location: str
+    index_sha256: str
+
+
 class Shard(Config):
-    """One tar of samples; its samples have the indices base .. base + count - 1 and belong to one split."""
+    """One tar of samples; its samples have the indices base .. base + count - 1 and belong to one split.
+
+    Where it is adopted there is no object `key`, only an index and keys beside it; several shards can be of one tar.
+    """
 
     key: str
     etag: str
@@ -32,6 +43,12 @@ class Shard(Config):
     count: int = Field(ge=1)
     base: int = Field(ge=0)
     split: str
+    adopted: Adopted | None = None
+
+    @property
+    def location(self) -> str:
+        """Where the tar lies, see `Places`."""
+        return self.adopted.location if self.adopted else self.key
 
 
 class Failure(Config):
@@ -39,6 +56,14 @@ class Failure(Config):
 
     count: int
     examples: tuple[str, ...] = ()
+
+
+class UidList(Config):
+    """The list of uids that chose the samples: sha256 over its files' sha256s, its length, and how many the source has."""
+
+    sha256: str
+    listed: int
+    found: int
 
 
 class Manifest(Config):
@@ -59,6 +84,7 @@ class Manifest(Config):
     duplicates: dict[str, int] = Field(
         default_factory=dict, description="Downloaded samples that repeat an earlier one, by content or by look"
     )
+    uids: UidList | None = None
     notice: str = Field("", description="Credit and licence of the pictures; shown wherever they are shown")
 
     @model_validator(mode="after")
@@ -96,8 +122,9 @@ class Manifest(Config):
 
     def check(self, store: Store) -> None:
         """Compare every shard with the store, without reading it; raise DataError that names what is gone or altered."""
+        places = Places(store)
         with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
-            problems = [found for found in pool.map(partial(shard_problem, store), self.shards) if found]
+            problems = [found for found in pool.map(partial(shard_problem, places), self.shards) if found]
         if problems:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise DataError(
@@ -109,21 +136,23 @@ class Manifest(Config):
             )
 
 
-def shard_problem(store: Store, shard: Shard) -> str | None:
-    """Say what is wrong with a shard in the store, by its size and ETag; None where nothing is."""
-    found = store.head(shard.key)
+def shard_problem(places: Places, shard: Shard) -> str | None:
+    """Say what is wrong with a shard where it lies, by its size and ETag; None where nothing is."""
+    store, key = places.find(shard.location)
+    found = store.head(key)
     if found is None:
-        return f"{shard.key} is gone"
+        return f"{shard.location} is gone"
     if found.size != shard.bytes:
-        return f"{shard.key} has {found.size} bytes instead of {shard.bytes}"
+        return f"{shard.location} has {found.size} bytes instead of {shard.bytes}"
     if found.etag != shard.etag:
-        return f"{shard.key} was altered (etag {found.etag} instead of {shard.etag})"
+        return f"{shard.location} was altered (etag {found.etag} instead of {shard.etag})"
     return None
 
 
 def dataset_id(shards: Iterable[Shard]) -> str:
-    """sha256 over the shards' sha256s in order: what references and runs are pinned to."""
-    return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
+    """sha256 over the shards' sha256s (and their indexes' where adopted) in order: what references and runs are pinned to."""
+    hashes = (shard.sha256 + (shard.adopted.index_sha256 if shard.adopted else "") for shard in shards)
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def load_manifest(store: Store, dataset: str, version: int | None = None) -> Manifest:
@@ -179,7 +208,7 @@ def publish(store: Store, manifest: Manifest) -> Manifest:
     A crash between the two leaves readers on the previous version until `newest_manifest` is called. Raises DataError where
     another writer has published something else as this version.
     """
-    data = (manifest.model_dump_json(indent=1) + "\n").encode()
+    data = (manifest.model_dump_json(indent=1, exclude_none=True) + "\n").encode()  # as it was before tars could be adopted
     version_key = layout.dataset_manifest(manifest.name, manifest.version)
     try:
         store.write(version_key, data, if_absent=True)

@@ -15,7 +15,7 @@ from typing import Any
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.images import BadImage, PreparedImage, prepare_image
 from drrho_clip.data.noise import draw_split, is_exchanged
-from drrho_clip.data.sources.base import LEFT_OUT, Fetch, RawSample, Rejected
+from drrho_clip.data.sources.base import LEFT_OUT, Fetch, Place, RawSample, Rejected
 from drrho_clip.errors import DataError
 
 BATCH = 16  # rows sent to a worker at once
@@ -33,6 +33,7 @@ class Prepared:
     split: str
     extra: dict[str, Any]
     fetch: Fetch | None = None
+    place: Place | None = None
     duplicate: str = ""  # of an earlier sample, by "content" or by "look"
 
 
@@ -119,7 +120,7 @@ def _prepare(row: Row, limits: ImageLimits) -> Prepared | Rejected:
     except OSError as error:
         return Rejected(raw.key, "unreadable", error.strerror or str(error), raw.fetch)
     class_name = None if raw.class_name is None else printable(raw.class_name)
-    return Prepared(raw.key, image, raw.caption, class_name, split, raw.extra, raw.fetch)
+    return Prepared(raw.key, image, raw.caption, class_name, split, raw.extra, raw.fetch, raw.place)
 
 
 def printable(text: str) -> str:

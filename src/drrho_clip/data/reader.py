@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,11 +11,15 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from drrho_clip.data import ahead
+from drrho_clip.data.adopted import rules_of, sample_of
 from drrho_clip.data.cache import SizedCache
 from drrho_clip.data.manifest import REPAIR, Manifest, Shard
-from drrho_clip.data.tar_index import BLOCK, Member, TarIndex, index_tar
+from drrho_clip.data.pieces import Pieces, extent, read_pieces
+from drrho_clip.data.sources.captions import BadRow
+from drrho_clip.data.tar_index import Member, TarIndex, index_tar
 from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing
 from drrho_clip.storage import layout
+from drrho_clip.storage.places import Places
 
 if TYPE_CHECKING:
     from drrho_clip.storage import Store
@@ -22,8 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")
-SIZE_FIELD = slice(124, 135)  # of a tar header (POSIX.1-1988, ustar): eleven octal digits
 INDEX_BYTES = 128 * 2**20  # held of the shards' indexes: training mixes samples of up to 1,024 shards
+INDEX_KEYS = 2**18  # held of the keys of adopted tars
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,15 @@ class SampleReader:
     its second sample is asked for (training mixes thousands of runs), so that `get` fetches the sample alone.
     """
 
-    def __init__(self, store: Store, manifest: Manifest, cache_bytes: int = 256 * 2**20) -> None:
+    def __init__(self, store: Store, manifest: Manifest, cache_bytes: int = 256 * 2**20, *, places: Places | None = None) -> None:
+        """Take `places` where many readers share what they open."""
         self.store, self.manifest = store, manifest
         self._bases = [shard.base for shard in manifest.shards]
         self._total = manifest.total
         self.in_runs = sum(shard.bytes for shard in manifest.shards) <= cache_bytes
-        self._runs: SizedCache[bytes] = SizedCache(cache_bytes, len)
+        self._places, self._rules = places or Places(store), rules_of(manifest)
+        self._runs: SizedCache[Pieces] = SizedCache(cache_bytes, attrgetter("size"))
+        self._keys: SizedCache[list[str]] = SizedCache(INDEX_KEYS, len)
         self._indexes: SizedCache[TarIndex] = SizedCache(INDEX_BYTES, attrgetter("nbytes"))
 
     def check(self) -> None:
@@ -58,12 +66,11 @@ class SampleReader:
     def get(self, index: int) -> Sample:
         """Return one sample; DataError names the shard that is gone or altered, IndexError where there is no such sample."""
         shard, position = self.place(index)
-        key, first = self.run(index) if self.in_runs else (shard.key, position)
-        end = min(first + ahead.run_samples(shard), shard.count) if self.in_runs else position + 1
-        start, length = self.span(shard, first, end)
         if not self.in_runs:
-            return self.cut(shard, position, self.read(shard, start, length), start)
-        return self.cut(shard, position, self._runs.get((key, first), lambda: self.read(shard, start, length)), start)
+            return self.cut(shard, position, self.read(shard, [position]))
+        key, first = self.run(index)
+        run = range(first, min(first + ahead.run_samples(shard), shard.count))
+        return self.cut(shard, position, self._runs.get((key, first), lambda: self.read(shard, run)))
 
     def shard(self, shard: Shard) -> Iterator[Sample]:
         """Yield the samples of one shard in order, read ahead in threads, past the cache."""
@@ -85,33 +92,46 @@ class SampleReader:
         shard, position = self.place(index)
         return shard.key, position - position % ahead.run_samples(shard)
 
-    def span(self, shard: Shard, first: int, end: int) -> tuple[int, int]:
-        """Return where the samples at the positions first .. end - 1 of a shard lie: first byte and length."""
-        return self._index(shard).span(first, end)
+    def span(self, shard: Shard, position: int) -> tuple[int, int]:
+        """Return the first byte of all that belongs to a sample, and the one behind the last; others' may lie between."""
+        extents = [extent(member) for member in self._index(shard).members(position)]
+        return min(start for start, _ in extents), max(stop for _, stop in extents)
 
-    def read(self, shard: Shard, start: int, length: int) -> bytes:
-        """Read bytes of a shard; DataError where it is gone or altered."""
-        return self._pinned(shard, lambda: self.store.read_range(shard.key, start, length, etag=shard.etag))
+    def read(self, shard: Shard, positions: Iterable[int]) -> Pieces:
+        """Read the samples at these positions of a shard; DataError where it is gone or altered."""
+        index = self._index(shard)
+        members = [member for position in positions for member in index.members(position)]
+        store, key = self._places.find(shard.location)
+        return self._pinned(
+            shard, lambda: read_pieces(members, lambda start, length: store.read_range(key, start, length, etag=shard.etag))
+        )
 
-    def cut(self, shard: Shard, position: int, unit: bytes, start: int) -> Sample:
-        """Return the sample at a position out of the bytes of its shard from `start` on."""
-        members = self._index(shard).members(position)
-        parts = {member.extension: self._member(shard, member, unit, start) for member in members}
+    def cut(self, shard: Shard, position: int, unit: Pieces) -> Sample:
+        """Return the sample at a position out of what was read with it."""
+        parts = [(member, self._member(shard, member, unit)) for member in self._index(shard).members(position)]
+        if shard.adopted:
+            return self._adopted(shard, position, parts)
+        by_extension = {member.extension: data for member, data in parts}
         name = sample_name(shard.base + position)
-        images = [parts[extension] for extension in IMAGE_EXTENSIONS if extension in parts]
-        named = all(member.name == f"{name}.{member.extension}" for member in members)
-        if not named or len(images) != 1 or "txt" not in parts or "json" not in parts:
+        images = [by_extension[extension] for extension in IMAGE_EXTENSIONS if extension in by_extension]
+        named = all(member.name == f"{name}.{member.extension}" for member, _ in parts)
+        if not named or len(images) != 1 or "txt" not in by_extension or "json" not in by_extension:
             raise self._unusable(shard, f"its index names no sample {name} with an image, a txt and a json")
-        return Sample(shard.base + position, images[0], parts["txt"].decode(), json.loads(parts["json"]))
+        return Sample(shard.base + position, images[0], by_extension["txt"].decode(), json.loads(by_extension["json"]))
 
-    def _member(self, shard: Shard, member: Member, unit: bytes, shift: int) -> bytes:
-        """Cut a member out of a unit if name and size are those of its header: a wrong index never gives a wrong pair."""
-        start = member.offset - shift
-        header = unit[max(0, start - BLOCK) : max(0, start)]
-        name = member.name.encode() + b"\0"
-        if header[: len(name)] != name or header[SIZE_FIELD] != b"%011o" % member.size:
+    def _adopted(self, shard: Shard, position: int, parts: list[tuple[Member, bytes]]) -> Sample:
+        key = self._keys.get(shard.key, lambda: self._load_keys(shard))[position]
+        try:
+            image, caption, meta = sample_of(self._rules, key, parts)
+        except (BadRow, ValueError) as error:
+            raise self._unusable(shard, f"what it holds of '{key}' is not what was adopted: {error}") from None
+        return Sample(shard.base + position, image, caption, meta)
+
+    def _member(self, shard: Shard, member: Member, unit: Pieces) -> bytes:
+        data = unit.member(member)
+        if data is None:
             raise self._unusable(shard, f"its index and its bytes disagree at {member.name}")
-        return unit[start : start + member.size]
+        return data
 
     def _index(self, shard: Shard) -> TarIndex:
         return self._indexes.get(shard.key, lambda: self._load_index(shard))
@@ -119,12 +139,23 @@ class SampleReader:
     def _load_index(self, shard: Shard) -> TarIndex:
         key = layout.shard_index(shard.key)
         try:
-            index = TarIndex(self.store.read(key), where=self.store.uri_of(key))
+            text = self.store.read(key)
+            if shard.adopted and hashlib.sha256(text).hexdigest() != shard.adopted.index_sha256:
+                raise self._unusable(shard, "its index was altered after it was published")
+            index = TarIndex(text, where=self.store.uri_of(key))
         except ObjectMissing:
+            if shard.adopted:  # which of the members are used is written nowhere else
+                raise self._unusable(shard, "its index is gone") from None
             index = self._pinned(shard, lambda: self._index_tar(shard))
         if len(index) != shard.count:
             raise self._unusable(shard, f"its index has {len(index)} samples, the manifest {shard.count}")
         return index
+
+    def _load_keys(self, shard: Shard) -> list[str]:
+        keys = find_keys(self.store, shard)
+        if keys is None:
+            raise self._unusable(shard, "the keys of its samples are gone")
+        return keys
 
     def _index_tar(self, shard: Shard) -> TarIndex:
         with self.store.open(shard.key, etag=shard.etag) as stream:
@@ -141,9 +172,18 @@ class SampleReader:
     def _unusable(self, shard: Shard, why: str) -> DataError:
         return DataError(
             f"Shard {shard.key} of dataset '{self.manifest.name}' version {self.manifest.version} cannot be used: {why}",
-            where=self.store.uri_of(shard.key),
+            where=self.store.uri_of(shard.key) if shard.adopted is None else shard.adopted.location,
             fix=REPAIR,
         )
+
+
+def find_keys(store: Store, shard: Shard) -> list[str] | None:
+    """Return the source's keys of a shard's samples from the file beside it; None where there is none that can be used."""
+    try:
+        keys = json.loads(store.read(layout.shard_keys(shard.key)))
+    except (ObjectMissing, ValueError):
+        return None
+    return keys if isinstance(keys, list) and len(keys) == shard.count else None
 
 
 def sample_name(index: int) -> str:

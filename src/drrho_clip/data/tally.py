@@ -9,7 +9,7 @@ from collections import Counter
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.manifest import Failure
 from drrho_clip.data.prepare import Prepared, printable
-from drrho_clip.data.sources.base import CLASSES, LEFT_OUT, Rejected, reason_class
+from drrho_clip.data.sources.base import CLASSES, LEFT_OUT, NOT_DOWNLOADED, Rejected, reason_class
 from drrho_clip.errors import DataError
 
 EXAMPLES = 20  # rows named per reason
@@ -82,7 +82,8 @@ class Tally:
         self._check_share()
 
     def _check_share(self, margin: float = 0.0) -> None:
-        rows, bad = self._rows(), sum(self._counts.values())
+        rows = self._rows()
+        bad = rows - self.good - self.left_out
         if bad > self._allowed * rows + margin * math.sqrt(rows * self._allowed * (1 - self._allowed)):
             raise DataError(
                 f"{bad} of {rows} rows gave no sample, more than max_bad_fraction = {self._allowed:g} allows" + self._reasons(),
@@ -90,7 +91,8 @@ class Tally:
             )
 
     def _rows(self) -> int:
-        return self.good + self.left_out + sum(self._counts.values())
+        bad = sum(count for reason, count in self._counts.items() if reason != NOT_DOWNLOADED)  # those were never in the source
+        return self.good + self.left_out + bad
 
     def _reasons(self) -> str:
         parts = [f"{name} {failure.count} (such as {'; '.join(failure.examples[:2])})" for name, failure in self.failed.items()]

@@ -2,15 +2,17 @@
 
 Source of the format: NVIDIA/DALI, tools/wds2idx.py; what `nvidia.dali.fn.readers.webdataset(index_paths=...)` takes. The first
 line is `v1.2 <number of samples>`; then one line per sample holds `extension offset size filename` of each of its members, all
-separated by single spaces. The offset is that of the member's data, 512 bytes behind its header.
+separated by single spaces. The offset is that of the member's data, 512 bytes behind its header. White space, "%" and what is not
+ASCII are written as %XX (RFC 3986) in names: tars that others wrote can have any.
 """
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from drrho_clip.errors import DataError
 
 VERSION = "v1.2"
 BLOCK = 512  # bytes; headers and data of a tar start at multiples of it
+
+_PLAIN = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}~"  # besides letters, digits and "_.-~"
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,9 @@ class TarIndex:
         try:
             fields = line.decode().split(" ")
             groups = [fields[i : i + 4] for i in range(0, len(fields), 4)]
-            return tuple(Member(extension, int(offset), int(size), name) for extension, offset, size, name in groups)
+            return tuple(Member(unquote(kind), int(offset), int(size), unquote(name)) for kind, offset, size, name in groups)
         except ValueError:
             raise self._damaged(f"line {position + 2} is not 'extension offset size filename ...'") from None
-
-    def span(self, first: int, end: int) -> tuple[int, int]:
-        """Return start and length in bytes of the samples first .. end - 1 with their headers, padding included."""
-        start = self.members(first)[0].offset - BLOCK
-        last = self.members(end - 1)[-1]
-        return start, last.offset + -(-last.size // BLOCK) * BLOCK - start
 
     def _damaged(self, why: str) -> DataError:
         return DataError(
@@ -76,13 +74,22 @@ class TarIndex:
         )
 
 
+def index_text(samples: Iterable[Iterable[Member]]) -> bytes:
+    """Return the index file of samples that have these members."""
+    lines = [" ".join(map(_entry, members)) for members in samples]
+    return "\n".join([f"{VERSION} {len(lines)}", *lines, ""]).encode()
+
+
 def index_tar(stream: BinaryIO) -> TarIndex:
     """Index a tar by reading it whole; members whose names are equal up to the first dot are one sample."""
-    samples: dict[str, list[str]] = {}
+    samples: dict[str, list[Member]] = {}
     for stem, member in _members(stream):
-        samples.setdefault(stem, []).append(f"{member.extension} {member.offset} {member.size} {member.name}")
-    lines = [f"{VERSION} {len(samples)}", *(" ".join(groups) for groups in samples.values()), ""]
-    return TarIndex("\n".join(lines).encode())
+        samples.setdefault(stem, []).append(member)
+    return TarIndex(index_text(samples.values()))
+
+
+def _entry(member: Member) -> str:
+    return f"{quote(member.extension, _PLAIN)} {member.offset} {member.size} {quote(member.name, _PLAIN)}"
 
 
 def _members(stream: BinaryIO) -> Iterator[tuple[str, Member]]:

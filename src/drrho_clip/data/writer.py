@@ -11,17 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from drrho_clip.data.manifest import CHECKED_AT_ONCE, Shard, find_manifest
+from drrho_clip.data.manifest import CHECKED_AT_ONCE, Adopted, Shard, find_manifest
 from drrho_clip.data.noise import exchange, is_exchanged
 from drrho_clip.data.prepare import Prepared
-from drrho_clip.data.reader import SampleReader, sample_name
-from drrho_clip.data.tar_index import index_tar
-from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing
+from drrho_clip.data.reader import SampleReader, find_keys, sample_name
+from drrho_clip.data.tar_index import Member, index_tar, index_text
+from drrho_clip.errors import DataError, ObjectChanged
 from drrho_clip.storage import layout
 from drrho_clip.storage.files import disk_errors
 
 if TYPE_CHECKING:
     from drrho_clip.data.manifest import Manifest
+    from drrho_clip.data.sources.adoption import TarFacts
     from drrho_clip.storage import ObjectInfo, Store
 
 
@@ -60,6 +61,28 @@ class ShardWriter:
         self.shards.append(shard)
         self.exchanged += sum(map(_has_anothers, samples, captions))
         return shard
+
+    def adopt_tar(self, tar: TarFacts, split: str, keys: Sequence[str], members: Sequence[Sequence[Member]]) -> None:
+        """Add the samples of one split of a tar that stays where it is: writes their index and keys."""
+        key = layout.shard(self.dataset, len(self.shards))
+        index = index_text(members)
+        with tempfile.TemporaryDirectory(prefix="drrho-") as folder:
+            for name, data in ((layout.shard_index(key), index), (layout.shard_keys(key), json.dumps(keys).encode())):
+                path = Path(folder, "file")
+                path.write_bytes(data)
+                self._put(key, name, path)
+        self.shards.append(
+            Shard(
+                key=key,
+                etag=tar.etag,
+                sha256=tar.sha256,
+                bytes=tar.bytes,
+                count=len(keys),
+                base=self.total,
+                split=split,
+                adopted=Adopted(location=tar.location, index_sha256=hashlib.sha256(index).hexdigest()),
+            )
+        )
 
     def files_of(self, shard: Shard) -> dict[str, str]:
         """Return the ETag of each file of a shard that was written."""
@@ -116,13 +139,8 @@ class ShardWriter:
 
 def read_keys(store: Store, manifest: Manifest, shard: Shard) -> list[str]:
     """Return the source's keys of a shard's samples, from the file beside it or, where that is not there, from the tar."""
-    try:
-        keys = json.loads(store.read(layout.shard_keys(shard.key)))
-    except (ObjectMissing, ValueError):
-        keys = []
-    if isinstance(keys, list) and len(keys) == shard.count:
-        return keys
-    return [str(sample.meta["key"]) for sample in SampleReader(store, manifest).shard(shard)]
+    keys = find_keys(store, shard)
+    return keys if keys is not None else [str(sample.meta["key"]) for sample in SampleReader(store, manifest).shard(shard)]
 
 
 def _write_tar(path: Path, samples: Sequence[Prepared], captions: Sequence[str], base: int) -> None:

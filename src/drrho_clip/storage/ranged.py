@@ -54,6 +54,13 @@ class RangedReader(io.RawIOBase):
         assert self._stop is not None
         return self._stop - self._position
 
+    @property
+    def version(self) -> tuple[int, str]:
+        """Size of the whole object in bytes, and its ETag."""
+        assert self._total is not None
+        assert self._etag is not None
+        return self._total, self._etag
+
     def readable(self) -> bool:
         """Return True."""
         return True

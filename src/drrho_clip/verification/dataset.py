@@ -16,6 +16,7 @@ from drrho_clip.data.reference_manifest import check_reference, list_references,
 from drrho_clip.observe import progress
 from drrho_clip.reference.features import FeatureFiles
 from drrho_clip.storage import layout
+from drrho_clip.storage.places import Places
 from drrho_clip.verification.findings import Verified, sha256_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def verify_dataset(store: Store, dataset: str, version: int | None = None) -> Ve
     found = Verified()
     found.counts.update(versions=1, shards=len(manifest.shards))
     _versions_agree(store, manifest, found)
-    _read_all(partial(_shard, store, manifest), manifest.shards, found, f"shards of {dataset}")
+    tars: dict[str, list[Shard]] = {}
+    for shard in manifest.shards:
+        tars.setdefault(shard.location, []).append(shard)
+    _read_all(partial(_tar, Places(store), manifest), list(tars.values()), found, f"shards of {dataset}")
     for name in list_references(store, dataset):
         _reference(store, manifest, name, found)
     return found
@@ -52,16 +56,22 @@ def _versions_agree(store: Store, manifest: Manifest, found: Verified) -> None:
                 found.problems.append(f"{key}: its shards are not the first of version {manifest.version}")
 
 
-def _shard(store: Store, manifest: Manifest, shard: Shard) -> Verified:
+def _tar(places: Places, manifest: Manifest, shards: Sequence[Shard]) -> Verified:
+    """Read a tar and the samples of its shards: one, or several where it is adopted."""
     found = Verified()
-    with found.looking_at(shard.key):
-        sha256, size = sha256_of(store, shard.key, etag=shard.etag)
+    pinned = shards[0]
+    with found.looking_at(pinned.location):
+        store, key = places.find(pinned.location)
+        sha256, size = sha256_of(store, key, etag=pinned.etag)
         found.counts["bytes"] += size
-        if (sha256, size) != (shard.sha256, shard.bytes):
-            found.problems.append(f"{shard.key}: its {size:,} bytes are not those that the manifest names")
-            return found
-        for sample in SampleReader(store, manifest, cache_bytes=0).shard(shard):
-            _sample(shard, sample, found)
+        for shard in shards:
+            if (sha256, size) != (shard.sha256, shard.bytes):
+                found.problems.append(f"{shard.location}: its {size:,} bytes are not those that the manifest names")
+                return found
+        for shard in shards:
+            with found.looking_at(shard.key):
+                for sample in SampleReader(places.store, manifest, cache_bytes=0, places=places).shard(shard):
+                    _sample(shard, sample, found)
     return found
 
 

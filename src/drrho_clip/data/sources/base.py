@@ -9,13 +9,16 @@ from typing import Any, Protocol
 
 from drrho_clip.data.download.reasons import FETCH_REASONS
 from drrho_clip.data.images import IMAGE_REASONS
+from drrho_clip.data.tar_index import Member
 
 DUPLICATES = ("duplicate_content", "duplicate_look")  # of an earlier sample, and dropped by choice
 LEFT_OUT = "left_out"  # by `caption_noise_part: clean`; nothing is wrong with it
+NOT_DOWNLOADED = "not_downloaded"  # by img2dataset, which made the tars
 REASONS = (
     *IMAGE_REASONS,
     *FETCH_REASONS,
     *DUPLICATES,
+    NOT_DOWNLOADED,
     "no_image",  # a caption without a picture
     "no_caption",  # a picture without a caption, or a null one
     "empty_caption",  # only spaces and control characters
@@ -25,6 +28,7 @@ REASONS = (
     "not_paired",  # a name from which no pair can be told
     "malformed_row",  # more cells than columns
     "split",  # a split of an unknown name
+    "uid",  # no uid, where a list of uids says what is kept
 )
 
 CLASSES = {
@@ -32,8 +36,8 @@ CLASSES = {
     "size": ("too_small", "too_many_pixels", "aspect_ratio"),
     "caption": ("no_caption", "empty_caption", "caption_encoding", "caption_field"),
     "missing": ("unreadable", "no_image"),
-    "row": ("not_paired", "malformed_row", "split"),
-    "download": FETCH_REASONS,
+    "row": ("not_paired", "malformed_row", "split", "uid"),
+    "download": (*FETCH_REASONS, NOT_DOWNLOADED),
     "duplicate": DUPLICATES,
 }
 """All reasons, by the class that a metric shows (`observe.metrics.SKIPPED`)."""
@@ -55,6 +59,14 @@ class Fetch:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a sample lies that is adopted: the number of its tar in the source, and those of its members that are used."""
+
+    tar: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
 class RawSample:
     """One image-text pair as the source has it; `load` gives the encoded image when it is needed (and can be pickled)."""
 
@@ -65,6 +77,7 @@ class RawSample:
     split: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     fetch: Fetch | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from drrho_clip.data.sources.fields import ending_of
-from drrho_clip.errors import ConfigError, DataError
-from drrho_clip.storage import Store, open_store
+from drrho_clip.errors import ConfigError, DataError, ObjectMissing
+from drrho_clip.storage import ObjectInfo, Store, open_store
 
 _BRACES = re.compile(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}")
 _WILDCARDS = re.compile(r"[*?[]")
@@ -30,6 +31,8 @@ class Tar:
     path: Path | None = None
     fetch: Callable[[Path], None] | None = None
     version: str = ""  # another one for other bytes; "" = not known
+    uri: str = ""  # path or URI, with what gives access to it
+    beside: Callable[[str], bytes | None] = lambda ending: None  # what lies beside it, with this ending instead of .tar
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
@@ -86,7 +89,10 @@ def _local(pattern: str) -> list[Tar]:
             found += sorted(Path(match) for match in glob.glob(name, recursive=True))
     missing = [name for name in names if not os.path.exists(name) and not _WILDCARDS.search(name)]
     _check_missing(missing, len(names))
-    return [Tar(str(path), path=path, version=str(path.stat().st_size)) for path in found]
+    return [
+        Tar(str(path), path=path, version=str(path.stat().st_size), uri=str(path), beside=partial(_beside, path))
+        for path in found
+    ]
 
 
 def _tars_below(folder: Path) -> list[Path]:
@@ -117,10 +123,13 @@ def _in_store(uri: str, store: Store | None) -> list[Tar]:
         keys += tars
         missing += [] if tars else [store.uri_of(name) if name else store.uri]
     _check_missing(missing, len(names))
-    return [
-        Tar(store.uri_of(key), fetch=partial(store.download, key, etag=objects[key].etag), version=objects[key].etag)
-        for key in keys
-    ]
+    return [_stored_tar(store, objects[key]) for key in keys]
+
+
+def _stored_tar(store: Store, info: ObjectInfo) -> Tar:
+    uri = store.uri_of(info.key)
+    fetch = partial(store.download, info.key, etag=info.etag)
+    return Tar(uri, fetch=fetch, version=info.etag, uri=uri, beside=partial(_beside_stored, store, info.key))
 
 
 def _over_http(pattern: str) -> list[Tar]:
@@ -128,7 +137,35 @@ def _over_http(pattern: str) -> list[Tar]:
 
     if "*" in pattern:
         raise ConfigError(f"'{public_url(pattern)}' cannot be listed over http", fix="Name the tars by braces: {0000..0099}.tar.")
-    return [Tar(public_url(url), fetch=partial(download, url)) for url in expand_braces(pattern)]
+    return [
+        Tar(public_url(url), fetch=partial(download, url), uri=url, beside=partial(_beside_served, url))
+        for url in expand_braces(pattern)
+    ]
+
+
+def _beside(path: Path, ending: str) -> bytes | None:
+    other = path.with_name(path.name.removesuffix(".tar") + ending)
+    return other.read_bytes() if other.is_file() else None
+
+
+def _beside_stored(store: Store, key: str, ending: str) -> bytes | None:
+    try:
+        return store.read(key.removesuffix(".tar") + ending)
+    except ObjectMissing:
+        return None
+
+
+def _beside_served(url: str, ending: str) -> bytes | None:
+    from drrho_clip.data.sources.http import download
+
+    parts = urlsplit(url)
+    with tempfile.TemporaryDirectory(prefix="drrho-beside-") as folder:
+        path = Path(folder) / "file"
+        try:
+            download(parts._replace(path=parts.path.removesuffix(".tar") + ending).geturl(), path)
+        except DataError:  # the server says that it is not there, or nobody's business
+            return None
+        return path.read_bytes()
 
 
 def _check_missing(missing: list[str], total: int) -> None:

@@ -47,6 +47,11 @@ class Pairing:
     endings: Counter[str] = field(default_factory=Counter)
 
 
+def kind_of(name: str) -> str:
+    """Return the kind of a member that belongs to a pair: "text", "fields", "label", else "image"."""
+    return _KINDS.get(ending_of(name), "image")
+
+
 Group = dict[str, list[Member]]  # members of one key by kind
 
 
