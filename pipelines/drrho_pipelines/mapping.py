@@ -19,6 +19,8 @@ def pipeline_parameters(config: RunConfig, declared: Collection[str]) -> dict[st
     """
     parameters: dict[str, Any] = {"store": config.store, "dataset": config.dataset, "run": config.run}
     for section, prefix in PREFIXES.items():
+        if not any(name.startswith(f"{prefix}_") for name in declared):
+            continue  # a step that this pipeline does not have
         settings = getattr(config, section)
         if settings is None:
             parameters[f"{prefix}_model"] = ""

@@ -16,6 +16,7 @@ from drrho_clip.method import METHODS
 from drrho_clip.reference.config import ReferenceConfig
 from drrho_clip.report.config import ReportConfig
 from drrho_clip.schema import Config
+from drrho_clip.studies.config import StudyConfig
 from drrho_clip.training.config import TrainConfig
 
 HANDED_DOWN: Mapping[str, tuple[str, ...]] = {
@@ -31,6 +32,7 @@ SECTIONS: Mapping[str, type[Config]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
+    "study": StudyConfig,
 }
 """The steps' own configs, by the name of their section."""
 
@@ -64,6 +66,7 @@ class RunConfig(Config):
     train: TrainConfig
     evaluate: EvaluateConfig
     report: ReportConfig
+    study: StudyConfig
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from drrho_clip.cli import setup, steps, studies, verifying, watching
+from drrho_clip.cli import setup, steps, studies, study, verifying, watching
 from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import configure_logs
 from drrho_clip.observe.logs import LEVEL
@@ -50,6 +50,7 @@ def make_app() -> typer.Typer:
         setup.version,
     ):
         add_command(app, command)
+    app.add_typer(study.make_group())
     return app
 
 

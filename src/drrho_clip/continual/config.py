@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from drrho_clip.evaluation.config import EvaluateConfig
+from drrho_clip.evaluation.config import EvaluateConfig, check_metric
 from drrho_clip.schema import Config
-
-METRIC = re.compile(r"(mean|image_to_text|text_to_image)_recall_at_\d+|zero_shot_top_\d+|zero_shot_mean_per_class")
 
 
 class LeaseConfig(Config):
@@ -43,11 +40,7 @@ class PromoteConfig(Config):
     @field_validator("metric")
     @classmethod
     def _known(cls, metric: str) -> str:
-        if not METRIC.fullmatch(metric):
-            raise ValueError(
-                "a metric is mean_recall_at_5, image_to_text_recall_at_1, text_to_image_recall_at_1, zero_shot_top_1, ..."
-            )
-        return metric
+        return check_metric(metric)
 
     def evaluation(self, run: str) -> EvaluateConfig:
         """The evaluation that `run` is judged by."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from drrho_clip.continual.config import PromoteConfig
-from drrho_clip.errors import ConfigError, DataError, ObjectChanged
+from drrho_clip.errors import DataError, ObjectChanged
 from drrho_clip.evaluation import Evaluation, evaluate
 from drrho_clip.observe import get_logger
 from drrho_clip.schema import Config
@@ -64,11 +64,11 @@ def promote(config: PromoteConfig, store: Store) -> Decision:
             decision = _decision(config, incumbent.dataset_version, incumbent.value, incumbent.previous, incumbent.previous_value)
             break
         mine = evaluate(config.evaluation(config.run), store)
-        value, previous, previous_value = metric(mine, config.metric), "", None
+        value, previous, previous_value = mine.metric(config.metric), "", None
         if incumbent is not None:
             theirs = evaluate(config.evaluation(incumbent.run), store)
             _check_same_data(mine, theirs)
-            previous, previous_value = incumbent.run, metric(theirs, config.metric)
+            previous, previous_value = incumbent.run, theirs.metric(config.metric)
         decision = _decision(config, mine.dataset_version, value, previous, previous_value)
         if not decision.promoted or _publish(decision, mine, store, etag):
             break
@@ -91,21 +91,6 @@ def find_decision(run: str, store: Store) -> Decision | None:
         return Decision.model_validate_json(store.read(key))
     except ValueError:
         raise DataError("This is no decision about a run", where=store.uri_of(key), fix="Delete it.") from None
-
-
-def metric(evaluation: Evaluation, name: str) -> float:
-    """The value of a metric, as a fraction; ConfigError with those that there are."""
-    scalars = evaluation.scalars()
-    sides = [f"{side}_{name.removeprefix('mean_')}" for side in ("image_to_text", "text_to_image")]
-    if name.startswith("mean_recall_at_") and all(side in scalars for side in sides):
-        return sum(scalars[side] for side in sides) / len(sides)
-    if name not in scalars:
-        raise ConfigError(
-            f"The evaluation of '{evaluation.name}' on '{evaluation.dataset}' has no {name}",
-            where="metric",
-            fix=f"It has: {', '.join(scalars)}. A recall at K needs more than K candidates.",
-        )
-    return scalars[name]
 
 
 def _decision(config: PromoteConfig, version: int, value: float, previous: str, previous_value: float | None) -> Decision:

@@ -2,6 +2,6 @@
 
 from drrho_clip.evaluation.config import EvaluateConfig
 from drrho_clip.evaluation.results import Evaluation, Retrieval, Score, ZeroShot
-from drrho_clip.evaluation.step import evaluate
+from drrho_clip.evaluation.step import evaluate, evaluate_checkpoint
 
-__all__ = ["EvaluateConfig", "Evaluation", "Retrieval", "Score", "ZeroShot", "evaluate"]
+__all__ = ["EvaluateConfig", "Evaluation", "Retrieval", "Score", "ZeroShot", "evaluate", "evaluate_checkpoint"]

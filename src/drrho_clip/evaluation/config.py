@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from drrho_clip.schema import Config
 
+METRIC = re.compile(r"(mean|image_to_text|text_to_image)_recall_at_\d+|zero_shot_top_\d+|zero_shot_mean_per_class")
+
 
 class EvaluateConfig(Config):
     """What is evaluated (exactly one of run, model and reference) on what; every field is a scalar."""
@@ -83,3 +85,12 @@ class EvaluateConfig(Config):
 def safe_name(text: str) -> str:
     """Return `text` with everything that cannot be in a key's name replaced."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")
+
+
+def check_metric(name: str) -> str:
+    """Return the name of one number of an evaluation, see `Evaluation.metric`; ValueError where it can be none."""
+    if not METRIC.fullmatch(name):
+        raise ValueError(
+            "a metric is mean_recall_at_5, image_to_text_recall_at_1, text_to_image_recall_at_1, zero_shot_top_1, ..."
+        )
+    return name

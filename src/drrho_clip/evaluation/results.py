@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, Self
 
+from drrho_clip.errors import ConfigError
 from drrho_clip.schema import Config
 
 
@@ -77,6 +78,20 @@ class Evaluation(Config):
         if self.zero_shot is not None:
             values["zero_shot_mean_per_class"] = self.zero_shot.mean_per_class
         return values
+
+    def metric(self, name: str) -> float:
+        """One score as a fraction; mean_recall_at_K is the mean of both directions. ConfigError with those that there are."""
+        scalars = self.scalars()
+        sides = [f"{side}_{name.removeprefix('mean_')}" for side in ("image_to_text", "text_to_image")]
+        if name.startswith("mean_recall_at_") and all(side in scalars for side in sides):
+            return sum(scalars[side] for side in sides) / len(sides)
+        if name not in scalars:
+            raise ConfigError(
+                f"The evaluation of '{self.name}' on '{self.dataset}' has no {name}",
+                where="metric",
+                fix=f"It has: {', '.join(scalars)}. A recall at K needs more than K candidates.",
+            )
+        return scalars[name]
 
     def standard_errors(self) -> dict[str, float]:
         """The standard errors of `scalars`, by the same names, for those that have one."""

@@ -11,7 +11,7 @@ from drrho_clip.errors import DataError, ObjectChanged
 from drrho_clip.evaluation.classes import classes_id
 from drrho_clip.evaluation.config import EvaluateConfig, safe_name
 from drrho_clip.evaluation.results import Evaluation
-from drrho_clip.models import exported_sha256
+from drrho_clip.models import CheckpointWeights, checkpoint_weights, exported_sha256
 from drrho_clip.observe import get_logger, pushed
 from drrho_clip.storage import layout
 
@@ -29,6 +29,7 @@ class Task:
     key: str
     weights_sha256: str | None  # None where only loading the model can tell
     classes_id: str
+    checkpoint: CheckpointWeights | None = None  # instead of the finished model
 
     @property
     def shards_id(self) -> str:
@@ -51,11 +52,22 @@ def evaluate(config: EvaluateConfig, store: Store) -> Evaluation:
         return result
 
 
-def _find_or_compute(config: EvaluateConfig, store: Store) -> Evaluation:
+def evaluate_checkpoint(config: EvaluateConfig, step: int, store: Store) -> tuple[int, Evaluation]:
+    """The same of a checkpoint that the run has kept, and the samples that it had seen; ModelError where it is not there."""
+    checkpoint = checkpoint_weights(config.name, step, store)
+    return checkpoint.samples_seen, _find_or_compute(config, store, checkpoint)
+
+
+def _find_or_compute(config: EvaluateConfig, store: Store, checkpoint: CheckpointWeights | None = None) -> Evaluation:
     manifest = load_manifest(store, config.dataset)
     queries = manifest.split(config.split)
     shards = queries if config.candidates == "split" else manifest.shards
-    task = Task(config, manifest, shards, _key(config), _weights_sha256(config, store), classes_id(config.classnames, manifest))
+    key, weights = _key(config), None
+    if checkpoint is not None:
+        key = layout.checkpoint_evaluation(config.name, checkpoint.step, config.dataset, config.label)
+        weights = checkpoint.sha256
+    classes = classes_id(config.classnames, manifest)
+    task = Task(config, manifest, shards, key, weights or _weights_sha256(config, store), classes, checkpoint)
     info = store.head(task.key)
     found = read_evaluation(store, task.key) if info else None
     if found is not None and _is_same(found, task):

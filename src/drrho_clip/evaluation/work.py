@@ -21,7 +21,7 @@ from drrho_clip.evaluation.results import Evaluation, ZeroShot
 from drrho_clip.evaluation.retrieval import Pairs, evaluate_retrieval
 from drrho_clip.evaluation.step import Task
 from drrho_clip.evaluation.zero_shot import build_classifier, classify, label
-from drrho_clip.models import Encoder, encode_pairs, load_model, refuse_mix
+from drrho_clip.models import Encoder, encode_pairs, load_checkpoint, load_model, refuse_mix
 from drrho_clip.observe import progress
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ class _Subject:
             self.encoder: Encoder | None = None
             identity = load_reference_manifest(store, config.dataset, config.name).identity
             self.record: dict[str, Any] = identity.model_dump()
+        elif task.checkpoint is not None:
+            self.encoder = load_checkpoint(task.checkpoint, store, precision=config.precision)
+            self.record = self.encoder.record()
         else:
             self.encoder = load_model(config.model or f"run:{config.run}", store, precision=config.precision)
             self.record = self.encoder.record()

@@ -6,6 +6,7 @@ from drrho_clip.models.architectures import (
     check_architecture,
     create_model,
     known_architectures,
+    parameter_count,
     tokenizer,
 )
 from drrho_clip.models.batches import encode_images, encode_pairs, encode_texts
@@ -33,6 +34,7 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "load_model",
+    "parameter_count",
     "refuse_mix",
     "save_export",
     "tokenizer",

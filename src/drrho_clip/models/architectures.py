@@ -103,6 +103,16 @@ def build(name: str, **overrides: Any) -> torch.nn.Module:
     return model
 
 
+def parameter_count(architecture: str) -> int:
+    """Parameters of both towers together, counted without taking memory for them."""
+    import torch
+
+    model_config(architecture)
+    with torch.device("meta"):
+        model = build(_clean(architecture), device="meta")
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def tokenizer(architecture: str) -> Tokenizer:
     """Return the tokenizer: list of n texts -> int64 tokens [n, context_length]; texts too long are cut.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from drrho_clip.errors import ConfigError
 from drrho_clip.method import METHODS
 from drrho_clip.report.results import ReferenceResult, Results, RunResult, is_number
-from drrho_clip.report.text import as_text, readable, shorten
+from drrho_clip.report.text import as_text, duration, readable, shorten
 from drrho_clip.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def run_facts(runs: Sequence[RunResult]) -> list[tuple[str, list[str]]]:
         ("reference", [run.reference for run in runs]),
         ("steps", per_run("steps")),
         ("samples seen", per_run("samples_seen")),
-        ("time", [_duration(run.summary.get("seconds")) for run in runs]),
+        ("time", [_duration(run) for run in runs]),
         ("samples / s", per_run("samples_per_second")),
         ("temperature at the end", per_run("temperature")),
         ("processes", per_run("world_size")),
@@ -135,9 +135,6 @@ def _versions(versions: Any) -> str:
     return ", ".join(f"{name} {number}" for name, number in versions.items()) if isinstance(versions, Mapping) else ""
 
 
-def _duration(seconds: Any) -> str:
-    if not is_number(seconds):
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+def _duration(run: RunResult) -> str:
+    seconds = run.summary.get("seconds")
+    return duration(seconds) if is_number(seconds) else ""

@@ -10,7 +10,7 @@ import jinja2
 
 from drrho_clip.report.facts import DatasetFacts, reference_facts, run_facts, run_labels, settings
 from drrho_clip.report.gallery import Gallery
-from drrho_clip.report.plots import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, training_plots
+from drrho_clip.report.plots import COLOURS, FRAME, training_plots
 from drrho_clip.report.results import Results
 from drrho_clip.report.table import COLUMNS, best_rows, comparison_table, largest_values
 
@@ -57,32 +57,42 @@ class Page:
         return list(dict.fromkeys(gallery.notice for gallery in self.galleries if gallery.notice))
 
 
-def render(page: Page) -> str:
-    """Return the page as HTML: autoescaped, so that no caption, name or setting is ever markup."""
-    environment = jinja2.Environment(
+def templates() -> jinja2.Environment:
+    """The templates of every page: autoescaped, and strict about names."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("drrho_clip.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML: autoescaped, so that no caption, name or setting is ever markup."""
     runs = page.results.runs
     labels = run_labels(runs)
     rows = comparison_table(page.results)
     columns = [column for column in COLUMNS if any(column.key in row.values for row in rows)]
     same, different = settings(runs)
-    return environment.get_template("report.html.j2").render(
-        page=page,
-        rows=rows,
-        columns=columns,
-        best=best_rows(rows),
-        largest=largest_values(rows),
-        labels=labels,
-        colour={run.name: number % COLOURS for number, run in enumerate(runs)},
-        plots=training_plots([(labels[run.name], run.metrics) for run in runs]),
-        frame={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM},
-        same=same,
-        different=different,
-        facts=run_facts(runs),
-        reference_facts=reference_facts,
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            page=page,
+            script="",
+            script_hash="",
+            rows=rows,
+            columns=columns,
+            best=best_rows(rows),
+            largest=largest_values(rows),
+            labels=labels,
+            colour={run.name: number % COLOURS for number, run in enumerate(runs)},
+            plots=training_plots([(labels[run.name], run.metrics) for run in runs]),
+            frame=FRAME,
+            same=same,
+            different=different,
+            facts=run_facts(runs),
+            reference_facts=reference_facts,
+        )
     )

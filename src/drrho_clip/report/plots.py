@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from drrho_clip.report.marks import mark
 from drrho_clip.report.results import Metrics
 
 WIDTH, HEIGHT = 560, 280  # the SVG's own units, about one CSS pixel each on a wide screen
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 40
+FRAME = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
 COLOURS = 8  # colour classes of the style sheet
 MAX_POINTS = 400
 MAX_TICKS = 9
@@ -29,6 +31,8 @@ class Curve:
     points: Points
     style: str = ""
     dashed: bool = False
+    marked: bool = False  # a mark of the colour's own shape at every point, so that it is told apart without colour
+    errors: Sequence[float] = ()  # half the height of each point's error bar; none where empty
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Line:
     dashed: bool
     path: str
     summary: str
+    marks: tuple[str, ...] = ()  # outlines, to be filled
+    bars: tuple[str, ...] = ()  # error bars
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,11 @@ class Plot:
     styles: tuple[tuple[bool, str], ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+
+    @property
+    def key_marks(self) -> dict[int, str]:
+        """The mark of each colour whose curve has marks, for a legend key of 22 x 8."""
+        return {line.colour: mark(line.colour, 11, 4) for line in self.lines if line.marks}
 
     @property
     def description(self) -> str:
@@ -137,13 +148,21 @@ def draw(curves: Sequence[Curve], *, title: str, x_label: str, unit: str = "", n
     """Scale non-empty `curves` of finite numbers to one plot; long ones are averaged down to MAX_POINTS points."""
     thinned = [thin(curve.points) for curve in curves]
     xs = [x for points in thinned for x, _ in points]
-    ys = [y for points in thinned for _, y in points]
+    ys = [y for points in thinned for _, y in points] + [end for curve in curves for bar in _bars(curve) for _, end in bar]
     x_axis = _linear_axis(min(0.0, *xs), max(xs), LEFT, WIDTH - RIGHT, tight=True)
     low = min(0.0, *ys) if zero else min(ys)
     logarithmic = not zero and low > 0 and max(ys) / low >= LOG_SPAN
     y_axis = (_log_axis if logarithmic else _linear_axis)(low, max(ys), HEIGHT - BOTTOM, TOP)
     lines = tuple(
-        Line(" ".join((c.label, c.style)).rstrip(), c.colour, c.dashed, _path(points, x_axis, y_axis), _in_words(c))
+        Line(
+            " ".join((c.label, c.style)).rstrip(),
+            c.colour,
+            c.dashed,
+            _path(points, x_axis, y_axis),
+            _in_words(c),
+            tuple(mark(c.colour, x_axis.place(x), y_axis.place(y)) for x, y in points) if c.marked else (),
+            tuple(_path(bar, x_axis, y_axis) for bar in _bars(c)),
+        )
         for c, points in zip(curves, thinned, strict=True)
     )
     return Plot(
@@ -227,6 +246,13 @@ def tick_labels(values: Sequence[float]) -> list[str]:
         if all(abs(float(number) * size - value) <= tolerance for number, value in zip(numbers, values, strict=True)):
             break
     return ["0" if float(number) == 0 else number + suffix for number in numbers]
+
+
+def _bars(curve: Curve) -> list[Points]:
+    """The lower and upper end of each error bar; curves with errors are short, and are not thinned."""
+    if not curve.errors:
+        return []
+    return [((x, y - error), (x, y + error)) for (x, y), error in zip(curve.points, curve.errors, strict=True) if error > 0]
 
 
 def _path(points: Points, x_axis: _Axis, y_axis: _Axis) -> str:

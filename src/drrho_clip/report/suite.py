@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import jinja2
-
 from drrho_clip.evaluation.suite import SuiteResult
-from drrho_clip.report.plots import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Curve, Plot, draw
+from drrho_clip.report.page import templates
+from drrho_clip.report.plots import COLOURS, FRAME, Curve, Plot, draw
 
 if TYPE_CHECKING:
     from drrho_clip.storage import Store
@@ -39,12 +38,4 @@ def write_suite_plot(result: SuiteResult, key: str, store: Store) -> list[str]:
 
 def to_svg(plot: Plot) -> str:
     """Return a plot as an SVG file of its own: styles inside, a legend below, and its description for those who cannot see it."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("drrho_clip.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    frame = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
-    return environment.get_template("plot.svg.j2").render(plot=plot, frame=frame)
+    return templates().get_template("plot.svg.j2").render(plot=plot, frame=FRAME)

@@ -117,12 +117,17 @@ def render_table(rows: Sequence[Row]) -> str:
     names = [f"{row.model} ({row.run})" if repeated[row.model] > 1 and row.run else row.model for row in rows]
     table = [["", *(column.heading[0] for column in columns)], ["", *(column.heading[1] for column in columns)]]
     table += [[name, *(row.cell(column) for column in columns)] for name, row in zip(names, rows, strict=True)]
+    return aligned(table, headings=2)
+
+
+def aligned(table: Sequence[Sequence[str]], *, headings: int) -> str:
+    """Lines of equal length as text in columns, a rule below the first `headings` of them; the first column is to the left."""
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     lines = [
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
         for line in table
     ]
-    lines.insert(2, "-" * len(lines[0]))
+    lines.insert(headings, "-" * len(lines[0]))
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -36,3 +36,10 @@ def as_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "" if value is None else readable(str(value))
+
+
+def duration(seconds: float) -> str:
+    """A length of time as 1 h 05 min, 2 min 34 s or 7 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

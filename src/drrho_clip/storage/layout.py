@@ -159,6 +159,12 @@ def evaluation(name: str, dataset_name: str, split: str) -> str:
     return f"{run(name)}/evaluation/{check_name(dataset_name, 'dataset')}-{check_name(split, 'split')}.json"
 
 
+def checkpoint_evaluation(name: str, step: int, dataset_name: str, split: str) -> str:
+    """Results of one checkpoint of a run on one split of one dataset."""
+    label = f"{check_name(dataset_name, 'dataset')}-{check_name(split, 'split')}"
+    return f"{run(name)}/evaluation/checkpoints/{label}/step-{step:08d}.json"
+
+
 def reference_evaluation(dataset_name: str, reference_id: str, split: str) -> str:
     """Results of a reference on one split of the dataset it was computed for."""
     return f"{reference(dataset_name, reference_id)}/evaluation/{check_name(split, 'split')}.json"
@@ -197,6 +203,21 @@ def report(name: str) -> str:
 def comparison(name: str) -> str:
     """The HTML report of several runs side by side."""
     return f"comparisons/{check_name(name, 'comparison')}/report.html"
+
+
+def study(name: str) -> str:
+    """Folder of a study; its runs lie with all others."""
+    return f"studies/{check_name(name, 'study')}"
+
+
+def study_plan(name: str) -> str:
+    """Written once, before the first run of a study: what all of them have in common, and which they are."""
+    return f"{study(name)}/plan.json"
+
+
+def study_result(name: str, ending: str) -> str:
+    """What came out of a study: `ending` is json, csv or html."""
+    return f"{study(name)}/{'report' if ending == 'html' else 'study'}.{ending}"
 
 
 def promotion(name: str) -> str:

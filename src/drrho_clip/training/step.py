@@ -49,7 +49,8 @@ def train(config: TrainConfig, store: Store, launch: Launch = run_locally) -> Tr
         return done
     if recorded is None:
         manifest = load_manifest(store, config.dataset, config.dataset_version or None)
-        _check(config, manifest, store)
+        check_settings(config, manifest, store)
+        _log_start(config, manifest)
         config = with_advice(config, manifest, store)
         recorded = {**config.model_dump(), "dataset_version": manifest.version}
         _record(config.run, recorded, store)
@@ -111,8 +112,11 @@ def _recorded(config: TrainConfig, store: Store) -> dict[str, object] | None:
     return recorded
 
 
-def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
-    """Everything that can be known to fail before a process is started."""
+def check_settings(config: TrainConfig, manifest: Manifest, store: Store, *, look_for_reference: bool = True) -> None:
+    """Everything that can be known to fail before a process is started; ConfigError or DataError.
+
+    A reference that is still to be computed is not looked for.
+    """
     from drrho_clip.models import check_architecture
 
     check_architecture(config.architecture)
@@ -123,7 +127,7 @@ def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
             where=f"run {config.run}",
             fix="Lower batch_size or filter_ratio.",
         )
-    order = sample_order(config, manifest)
+    sample_order(config, manifest)
     if config.steps < 1:
         raise ConfigError(
             f"{config.samples} samples are less than one batch of {config.batch_size}: nothing to train",
@@ -136,14 +140,19 @@ def _check(config: TrainConfig, manifest: Manifest, store: Store) -> None:
             where=f"run {config.run}",
             fix="Lower warmup_steps or raise samples.",
         )
-    if config.reference and store.head(layout.reference_manifest(config.dataset, config.reference)) is None:
+    features = layout.reference_manifest(config.dataset, config.reference) if config.reference else ""
+    if features and look_for_reference and store.head(features) is None:
         raise DataError(
             f"No reference '{config.reference}' for this dataset",
-            where=store.uri_of(layout.reference_manifest(config.dataset, config.reference)),
+            where=store.uri_of(features),
             fix="Run `drrho reference` first, or give the name that it stored its features under.",
         )
     if config.initial:
         _check_initial(config, store)
+
+
+def _log_start(config: TrainConfig, manifest: Manifest) -> None:
+    order = sample_order(config, manifest)
     get_logger().info(
         "train_starts",
         run=config.run,
