@@ -77,6 +77,11 @@ def settings(config: type[C], arguments: Mapping[str, Any]) -> C:
     return parsed
 
 
+def under(prefix: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the `arguments` that begin with `prefix` and an underscore, without them."""
+    return {name.removeprefix(f"{prefix}_"): value for name, value in arguments.items() if name.startswith(f"{prefix}_")}
+
+
 def skipped(reason: str) -> None:
     """Log that this step has nothing to do."""
     get_logger().info("step_skipped", reason=reason)

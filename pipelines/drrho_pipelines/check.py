@@ -9,8 +9,10 @@ from typing import Any
 from drrho_clip.config import SECTIONS
 from drrho_clip.continual.config import LeaseConfig, PromoteConfig
 from drrho_clip.errors import ConfigError
+from drrho_clip.method import METHODS
 from drrho_clip.schema import Config
 from drrho_clip.storage import layout
+from drrho_clip.studies.config import split_list
 from drrho_components.steps import check_endpoint, refuse_macros
 from drrho_pipelines.mapping import PREFIXES
 
@@ -35,6 +37,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
             key(values[name])
     for prefix, config in CONFIGS.items():
         _check_step(prefix, config, values)
+    _check_study(values)
     for name, value in values.items():
         if RESOURCE.search(name) and not QUANTITY.fullmatch(str(value)):
             raise ConfigError(f"'{name}' is no quantity: {value!r}", fix="Write 4, 500m or 8Gi.")
@@ -54,11 +57,25 @@ def _check_step(prefix: str, config: type[Config], values: Mapping[str, Any]) ->
         "evaluate": {"run": "run"},
         "report": {"runs": "run"},
     }
+    if "study_methods" in values:  # every run has its own method
+        stand_ins["train"] = {"method": "openclip", "reference": "reference"}
     try:
         config.parse({**given, **stand_ins.get(prefix, {})})
     except ConfigError as error:
         names = "|".join(map(re.escape, config.model_fields))
         raise ConfigError(re.sub(rf"'({names})'", rf"'{prefix}_\1'", error.what), where=f"parameters {prefix}_*") from None
+
+
+def _check_study(values: Mapping[str, Any]) -> None:
+    """A method that needs a reference finds none before the first training otherwise, which may be hours later."""
+    has_reference = any(values.get(name) for name in ("reference_model", "study_references", "study_weak_architecture"))
+    needing = [name for name in split_list(values.get("study_methods", "")) if METHODS[name].needs_reference]
+    if needing and not has_reference:
+        raise ConfigError(
+            f"The method '{needing[0]}' needs a reference",
+            where="study_methods",
+            fix="Set reference_model, or study_references to the names of features that there are.",
+        )
 
 
 def _check_node_selector(name: str, value: Mapping[str, Any]) -> None:

@@ -16,10 +16,14 @@ IMAGE_PATTERN = re.compile(r"[a-z0-9][\w.\-/:]*(@sha256:[0-9a-f]{64})?", re.ASCI
 
 def pipelines() -> dict[str, Any]:
     """The pipelines by name; kfp is imported here, since it takes more than a second."""
+    from drrho_pipelines.comparison import comparison
     from drrho_pipelines.continual import continual
+    from drrho_pipelines.data_efficiency import data_efficiency
     from drrho_pipelines.steering import steering
+    from drrho_pipelines.weak_to_strong import weak_to_strong
 
-    return {"steering": steering, "continual": continual}
+    studies = {"comparison": comparison, "data_efficiency": data_efficiency, "weak_to_strong": weak_to_strong}
+    return {"steering": steering, "continual": continual, **studies}
 
 
 def find_pipeline(name: str) -> Any:

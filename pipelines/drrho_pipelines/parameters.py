@@ -31,21 +31,22 @@ class Parameters:
 
     def task(self, step: Step, **given: Any) -> Any:
         """Add the step to the pipeline: `given` (its linked inputs), what is shared, and its own parameters."""
-        inputs = {name: self[name] for name in WITHOUT_PREFIX if name in step.inputs()}
-        inputs |= {name: self[f"{step.prefix}_{name}"] for name in step.own(WITHOUT_PREFIX)}
+        inputs = {name: self[name] for name in WITHOUT_PREFIX if name in step.inputs() and name not in given}
+        inputs |= {name: self[step.parameter(name)] for name in step.own(WITHOUT_PREFIX)}
         task = step.component(**(inputs | given))
         dress(task, step, self.__getitem__)
         return task
 
 
 def flat_parameters(
-    steps: tuple[Step, ...], defaults: Mapping[str, Any]
+    steps: tuple[Step, ...], defaults: Mapping[str, Any], without: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Parameters], None]], Callable[..., None]]:
     """Give a pipeline function one flat parameter for every setting of its steps and their pods.
 
-    `defaults` replaces defaults of the components, by the parameter's full name.
+    `defaults` replaces defaults of the components, by the parameter's full name; `without` are shared ones that no step takes.
     """
-    signature = inspect.Signature(sorted(_parameters(steps, defaults), key=lambda parameter: parameter.name))
+    found = [parameter for parameter in _parameters(steps, defaults) if parameter.name not in without]
+    signature = inspect.Signature(sorted(found, key=lambda parameter: parameter.name))
 
     def decorate(build: Callable[[Parameters], None]) -> Callable[..., None]:
         def pipeline(*arguments: Any, **named: Any) -> None:
@@ -61,7 +62,7 @@ def flat_parameters(
 def _parameters(steps: tuple[Step, ...], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     found: dict[str, tuple[type, Any]] = {name: (str, value) for name, value in SHARED.items()} | dict(POD_PARAMETERS)
     for step in steps:
-        found |= {f"{step.prefix}_{name}": (own.annotation, own.default) for name, own in step.own(WITHOUT_PREFIX).items()}
+        found |= {step.parameter(name): (own.annotation, own.default) for name, own in step.own(WITHOUT_PREFIX).items()}
         found |= {f"{step.prefix}_{resource}": (str, RESOURCES[resource]) for resource in step.resources}
     if unknown := set(defaults) - set(found):
         raise ValueError(f"defaults for parameters that no step has: {sorted(unknown)}")

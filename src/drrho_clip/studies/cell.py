@@ -11,21 +11,23 @@ from drrho_clip.reference import compute_reference
 from drrho_clip.report import ReportConfig, write_report
 from drrho_clip.storage import layout
 from drrho_clip.studies.plan import Plan, check_dataset
+from drrho_clip.studies.weak import WeakReference
 from drrho_clip.training import train
 from drrho_clip.training.launch import run_locally
 from drrho_clip.training.step import Launch
 
 if TYPE_CHECKING:
-    from drrho_clip.data.reference_manifest import ReferenceManifest
     from drrho_clip.storage import Store
 
 
 def run_cell(plan: Plan, run: str, store: Store, launch: Launch = run_locally) -> Evaluation:
-    """Train and evaluate one run of a study, and write its report.
+    """Train and evaluate one run of a study, and write its report; of the study's own reference compute the features, too.
 
     ConfigError where the run is none of the study's, or the dataset has changed since it was planned; else as the steps.
     """
     check_dataset(plan, store)
+    if plan.weak is not None and run == plan.weak.name:
+        return make_weak_reference(plan, plan.weak, store, launch)
     config = plan.training(plan.cell(run))
     train(config, store, launch=launch)
     found = evaluate(plan.evaluation(run), store)
@@ -47,11 +49,8 @@ def curve_steps(plan: Plan, run: str, store: Store) -> list[int]:
     return [step for step in list_checkpoints(run, store) if kept and step % kept == 0 and step < config.steps]
 
 
-def make_weak_reference(plan: Plan, store: Store, launch: Launch = run_locally) -> ReferenceManifest | None:
-    """Train the study's own reference and compute its features; None where it has none of its own."""
-    if plan.weak is None:
-        return None
-    check_dataset(plan, store)
-    train(plan.weak.training(plan.train), store, launch=launch)
-    evaluate(plan.evaluation(plan.weak.name), store)
-    return compute_reference(plan.weak.features(plan.dataset), store)
+def make_weak_reference(plan: Plan, weak: WeakReference, store: Store, launch: Launch) -> Evaluation:
+    """Train the study's own reference and compute its features; return its evaluation."""
+    train(weak.training(plan.train), store, launch=launch)
+    compute_reference(weak.features(plan.dataset), store)
+    return evaluate(plan.evaluation(weak.name), store)
