@@ -23,8 +23,8 @@ Made from the code by `make docs`.
 A run is one YAML file with a section per step; `drrho init` writes one with comments for your data. What is not named keeps its
 default. The same settings can be given to a command: `--set train.batch_size=128`, in the command of a single step also without
 the section (`drrho train --set batch_size=128`). In a compiled pipeline they are the parameters `data_*` (ingest), `reference_*`,
-`train_*`, `evaluate_*` and `report_*`. An unknown key or a value outside its limits stops the command before anything is written,
-and the message names the nearest keys.
+`train_*`, `evaluate_*`, `report_*` and, for studies, `study_*`. An unknown key or a value outside its limits stops the command
+before anything is written, and the message names the nearest keys.
 """
 LIMITS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
 

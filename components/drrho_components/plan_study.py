@@ -88,7 +88,7 @@ def plan_study(
     from drrho_components.steps import fingerprint, step, under
     from drrho_components.steps import settings as parse
 
-    with step("plan_study", arguments):
+    with step("plan-study", arguments):
         shared = {"dataset": dataset, "run": "study"}
         # no run of the study is of this method: each has its own
         train = {**under("train", arguments), **shared, "method": "openclip", "reference": reference or references.split(",")[0]}

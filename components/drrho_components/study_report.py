@@ -21,7 +21,7 @@ def study_report(
     from drrho_clip.studies.summary import summarise
     from drrho_components.steps import step
 
-    with step("study_report", arguments):
+    with step("study-report", arguments):
         opened = open_store(store)
         result = summarise(load_plan(study, opened), opened)
         for arm in result.arms:

@@ -68,7 +68,7 @@ def run(
         (compiled,) = compile_pipelines(Path(folder), names=(name,))
         parameters = pipeline_parameters(resolved, declared_parameters(compiled)) | assignments(extra)
         run_local(compiled, parameters, root, Output(verbose=verbose))
-    show(f"pipeline {name}", {"store": resolved.store, "run": resolved.run})
+    show(f"pipeline {name}", {key: parameters[key] for key in ("store", "run", "study_name") if parameters.get(key)})
 
 
 def compile_command(

@@ -17,17 +17,21 @@ from drrho_clip.reference import ReferenceConfig
 from drrho_clip.schema import Config
 from drrho_clip.storage import Store, layout
 from drrho_clip.storage.lease import take_lease
+from drrho_clip.studies import StudyConfig
 from drrho_components.arrivals import arrivals
 from drrho_components.begin import begin
+from drrho_components.cell import cell
 from drrho_components.evaluate import evaluate
 from drrho_components.ingest import ingest
 from drrho_components.launch import JobConfig
 from drrho_components.plan import plan
+from drrho_components.plan_study import plan_study
 from drrho_components.promote import promote
 from drrho_components.reference import reference
 from drrho_components.report import report
 from drrho_components.split import split
-from drrho_components.steps import fingerprint, settings
+from drrho_components.steps import fingerprint, settings, under
+from drrho_components.study_report import study_report
 from drrho_components.train import train
 
 COMPONENTS: dict[str, Any] = {
@@ -60,15 +64,53 @@ def test_a_component_has_the_settings_of_its_step_with_their_defaults(name: str)
     assert declared == {key: (scalar(field), field.default) for key, field in config.model_fields.items()}
 
 
-def test_train_has_the_settings_of_a_job_with_their_defaults():
-    parameters = inspect.signature(train.python_func).parameters
+GIVEN_BY_A_STUDY = {
+    "run",
+    "dataset",
+    "dataset_version",
+    "method",
+    "reference",
+    "seed",
+    "model",
+    "suite",
+    "suite_data",
+    "checkpoints",
+}
+
+
+def test_a_study_has_the_settings_of_its_own_and_of_its_trainings_and_evaluations():
+    parameters = inspect.signature(plan_study.python_func).parameters
+    declared = {key: (parameters[key].annotation, parameters[key].default) for key in plan_study.component_spec.inputs}
+    for prefix, section in {"train": "train", "evaluate": "evaluate"}.items():
+        fields = SECTIONS[section].model_fields.items()
+        expected = {key: (scalar(field), field.default) for key, field in fields if key not in GIVEN_BY_A_STUDY}
+        assert under(prefix, declared) == expected
+    own = {key: given for key, given in declared.items() if not key.startswith(("train_", "evaluate_"))}
+    assert own.keys() - StudyConfig.model_fields.keys() == {
+        "store",
+        "store_endpoint",
+        "depends_on",
+        "dataset",
+        "kind",
+        "reference",
+    }
+    assert {key: own[key] for key in StudyConfig.model_fields} == {
+        key: (scalar(field), field.default) for key, field in StudyConfig.model_fields.items()
+    }
+
+
+@pytest.mark.parametrize("component", [train, cell], ids=lambda component: component.name)
+def test_what_trains_has_the_settings_of_a_job_with_their_defaults(component: Any):
+    parameters = inspect.signature(component.python_func).parameters
     given = {key: parameters[key] for key in JobConfig.model_fields}
     declared = {key: (get_origin(one.annotation) or one.annotation, one.default) for key, one in given.items()}
     assert declared == {key: (type(field.default), field.default) for key, field in JobConfig.model_fields.items()}
 
 
 @pytest.mark.parametrize(
-    "component", [*COMPONENTS.values(), begin, arrivals, plan, promote, split], ids=lambda component: component.name
+    "component",
+    [*COMPONENTS.values(), begin, arrivals, plan, promote, split, plan_study, cell, study_report],
+    ids=lambda component: component.name,
 )
 def test_a_component_needs_nothing_but_the_store(component: Any):
     required = [key for key, given in component.component_spec.inputs.items() if not given.optional]
@@ -127,6 +169,9 @@ BROKEN = {
     "no dataset": (train, {"method": "openclip"}, "There is no dataset 'openmoji'"),
     "no launcher": (train, {"method": "openclip", "launcher": "torchrun"}, "There is no launcher 'torchrun'"),
     "nothing to evaluate": (evaluate, {}, "set exactly one of run, model and reference"),
+    "no study": (cell, {"cell": "none/none-drrho-s0"}, "There is no study 'none'"),
+    "a study of nothing": (plan_study, {"methods": ""}, "methods: give at least one"),
+    "a study without data": (plan_study, {"methods": "fastclip"}, "There is no dataset 'openmoji'"),
     "no run": (report, {"runs": "none"}, "none"),
     "endpoint with a password": (ingest, {"store_endpoint": "http://me:secret@weed:8333"}, "Kubernetes secret"),
     "a macro that is not replaced": (train, {"run": "nightly-[[ScheduledTime]]"}, "[[ScheduledTime]], which Kubeflow"),
@@ -148,7 +193,7 @@ def test_a_failing_step_says_why_in_one_line_and_exits_with_2(
 ):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     take_lease(folder_store, layout.lease("nightly"), "other", 3600)
-    artifacts = [] if component in (begin, arrivals, plan, split) else [artifact(dsl.Artifact, tmp_path)]
+    artifacts = [] if component in (begin, arrivals, plan, split, plan_study) else [artifact(dsl.Artifact, tmp_path)]
     with pytest.raises(SystemExit) as end:
         component.python_func(*artifacts, store=folder_store.uri, **arguments)
     assert end.value.code == 2

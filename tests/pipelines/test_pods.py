@@ -11,9 +11,9 @@ import yaml
 
 from drrho_pipelines.compile import compile_pipelines, pipelines
 
-GPU_STEPS = {"reference", "train", "evaluate", "promote"}
-SMALL_STEPS = {"begin", "arrivals", "plan", "split"}
-NOT_CACHED = {"begin", "ingest", "arrivals", "plan", "reference", "evaluate", "promote"}
+GPU_STEPS = {"reference", "train", "evaluate", "promote", "cell"}
+SMALL_STEPS = {"begin", "arrivals", "plan", "split", "plan-study"}
+NOT_CACHED = {"begin", "ingest", "arrivals", "plan", "reference", "evaluate", "promote", "plan-study", "cell", "study-report"}
 """Those that look at something whose name may stay when it changes: data, a file of weights or class names, the promoted run."""
 CHANNEL = re.compile(r"\{\{\$\.inputs\.parameters\['(.*?)'\]\}\}")
 
@@ -123,7 +123,7 @@ def test_resources_are_parameters_as_text_and_small_steps_ask_for_little(tasks: 
         if task.step in SMALL_STEPS:
             assert (resources["resourceCpuRequest"], resources["resourceMemoryLimit"]) == ("100m", "1Gi")
             continue
-        prefix = {"ingest": "data"}.get(task.step, task.step)
+        prefix = {"ingest": "data", "cell": "train", "study-report": "report"}.get(task.step, task.step)
         assert task.channel(resources["resourceCpuRequest"]) == f"{prefix}_cpu"
         assert task.channel(resources["resourceMemoryLimit"]) == f"{prefix}_memory"
         if task.step in GPU_STEPS:
@@ -142,7 +142,11 @@ def test_pods_are_labelled_hardened_and_without_a_sidecar(tasks: list[Task]):
 
 def test_data_workers_have_shared_memory(tasks: list[Task]):
     for task in tasks:
-        expected = [{"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory"}] if task.step == "train" else []
+        expected = (
+            [{"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory"}]
+            if task.step in ("train", "cell")
+            else []
+        )
         assert task.pod.get("emptyDirMounts", []) == expected
 
 
@@ -150,9 +154,8 @@ def test_steps_are_tried_again_and_those_of_a_known_length_end(tasks: list[Task]
     for task in tasks:
         policy = task.spec["retryPolicy"]
         assert (policy["maxRetryCount"], policy["backoffDuration"], policy["backoffFactor"]) == (2, "10s", 2.0)
-        seconds = {"evaluate": "86400", "promote": "86400", "ingest": None, "reference": None, "train": None}.get(
-            task.step, "3600"
-        )
+        of_the_data = dict.fromkeys(("ingest", "reference", "train", "cell"))
+        seconds = {"evaluate": "86400", "promote": "86400", **of_the_data}.get(task.step, "3600")
         assert task.pod.get("activeDeadlineSeconds") == seconds
 
 
@@ -171,7 +174,7 @@ def test_defaults_run_on_a_node_without_gpus(documents: dict[str, list[Any]]):
             [],
             [],
         ]
-        assert (defaults["data_groups"], defaults["reference_workers"], defaults["image_pull_secret"]) == (1, 1, "")
+        assert (defaults["data_groups"], defaults.get("reference_workers", 1), defaults["image_pull_secret"]) == (1, 1, "")
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,10 @@ def missing(results: Results) -> Iterator[str]:
     evaluations = [model.evaluation for model in models if model.evaluation]
     if len({evaluation.shards_id for evaluation in evaluations}) > 1:
         yield f"The models were evaluated on different versions of {where}: their scores cannot be compared."
-    for evaluation in evaluations:
-        if evaluation.zero_shot is None:
-            yield f"No zero-shot accuracy of '{evaluation.name}': {evaluation.zero_shot_absent or 'it was not measured'}."
+    absent = [(one.zero_shot_absent or "it was not measured", one.name) for one in evaluations if one.zero_shot is None]
+    for reason in dict.fromkeys(reason for reason, _ in absent):
+        names = ", ".join(f"'{name}'" for why, name in absent if why == reason)
+        yield f"No zero-shot accuracy of {names}: {reason}."
 
 
 def run_labels(runs: Sequence[RunResult]) -> dict[str, str]:

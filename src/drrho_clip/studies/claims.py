@@ -29,8 +29,8 @@ def percent(found: Estimate) -> str:
 def spread(found: Difference) -> str:
     """A difference of shares with its interval, in percentage points."""
     if found.low is None or found.high is None:
-        return f"{100 * found.mean:+.1f}"
-    return f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        return _signed(found.mean)
+    return f"{_signed(found.mean)} ({_signed(found.low)} to {_signed(found.high)})"
 
 
 def fraction(found: Reach) -> str:
@@ -92,7 +92,8 @@ def _efficiency(result: StudyResult, baseline: ArmResult) -> Iterator[str]:
         enough = next(arm for arm in group if arm.data_fraction >= found.fraction - 1e-9)
         seeds = "" if found.low is None else "; 95% of the resamples of the seeds in brackets"
         yield f"{name} reaches {level} with {fraction(found)} of it{seeds}."
-        difference = enough.differences[measure]
+        if (difference := enough.differences.get(measure)) is None:
+            continue
         verdict = _verdict(difference, {1: "surpassed", -1: "missed", 0: "matched"})
         yield (
             f"{name} with {100 * enough.data_fraction:g}% of the data: {percent(enough.means[measure])}, "
@@ -110,8 +111,12 @@ def _pair(arm: ArmResult, baseline: ArmResult, measure: str) -> str:
     return f"{arm.arm.label}: {percent(arm.means[measure])}, {baseline.arm.label}: {percent(baseline.means[measure])}"
 
 
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
 def _method(arm: ArmResult) -> str:
-    return arm.arm.label.partition(", ")[0] if "data_fraction" in arm.arm.overrides else arm.arm.label
+    return arm.arm.label.rpartition(", ")[0] if "data_fraction" in arm.arm.overrides else arm.arm.label
 
 
 def _plain(arm: ArmResult) -> dict[str, float]:

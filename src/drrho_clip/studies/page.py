@@ -45,7 +45,7 @@ def study_page(result: StudyResult, results: Results | None, store: Store, notes
         runs=_runs(result),
         facts=_facts(result, runs),
         labels=[arm.arm.label for arm in result.arms],
-        same=same,
+        same=[line for line in same if line[0] != "seed"],
         different=[line for line in different if line[0] != "seed"],
         notes=[*undone, *notes, *(missing(results) if results else ())],
         sources=[store.uri_of(key) for key in (layout.study_plan(plan.name), *(results.sources if results else ()))],
@@ -175,7 +175,9 @@ def _efficiency_plot(result: StudyResult) -> Plot:
     groups = grouped(result.arms, lambda arm: (arm.method, arm.runs[0].reference))
     curves = [
         _curve(
-            group[0].arm.label.partition(", ")[0], number, [(100 * arm.data_fraction, arm.means[result.measure]) for arm in group]
+            group[0].arm.label.rpartition(", ")[0],
+            number,
+            [(100 * arm.data_fraction, arm.means[result.measure]) for arm in group],
         )
         for number, group in enumerate(groups)
     ]

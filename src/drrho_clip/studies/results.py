@@ -115,10 +115,7 @@ def collect(plan: Plan, store: Store) -> tuple[StudyResult, Results | None]:
     rows = comparison_table(results)
     outcomes = _outcomes(plan, done, results.runs, {row.run: row for row in rows if not row.is_reference})
     curves = {cell.run: _curve(plan, cell, store) for cell in done}
-    groups = [(arm, [run for run in outcomes if run.arm == arm.name]) for arm in plan.arms]
-    arms = _compared([_arm(arm, runs, curves, plan.study.measure) for arm, runs in groups if runs], plan.study.measure)
-    if plan.kind == "data_efficiency":
-        arms = _with_reach(arms, plan.study.measure)
+    arms = compare(plan, outcomes, curves)
     references = tuple(
         ReferenceOutcome(
             name=reference.name,
@@ -128,6 +125,14 @@ def collect(plan: Plan, store: Store) -> tuple[StudyResult, Results | None]:
         for reference, row in zip(results.references, [row for row in rows if row.is_reference], strict=True)
     )
     return StudyResult(plan=plan, arms=tuple(arms), references=references, missing=missing), results
+
+
+def compare(plan: Plan, outcomes: Sequence[RunOutcome], curves: Mapping[str, Mapping[int, float]]) -> list[ArmResult]:
+    """The arms that have a finished run; `curves` are the measure on the way, by run and by samples seen."""
+    measure = plan.study.measure
+    groups = [(arm, [run for run in outcomes if run.arm == arm.name]) for arm in plan.arms]
+    arms = _compared([_arm(arm, runs, curves, measure) for arm, runs in groups if runs], measure)
+    return _with_reach(arms, measure) if plan.kind == "data_efficiency" else arms
 
 
 def is_done(plan: Plan, cell: Cell, store: Store) -> bool:
@@ -172,7 +177,7 @@ def _curve(plan: Plan, cell: Cell, store: Store) -> dict[int, float]:
 
 def _arm(arm: Arm, runs: Sequence[RunOutcome], curves: Mapping[str, Mapping[int, float]], measure: str) -> ArmResult:
     means = _means([run.values for run in runs])
-    ends = [{**curves[run.run], int(run.values["samples_seen"]): run.values[measure]} for run in runs]
+    ends = [{**curves.get(run.run, {}), int(run.values["samples_seen"]): run.values[measure]} for run in runs]
     shared = sorted(set.intersection(*map(set, ends)))
     curve = tuple(CurvePoint(samples_seen=seen, measure=estimate([end[seen] for end in ends])) for seen in shared)
     return ArmResult(arm=arm, runs=tuple(runs), means=means, differences={}, curve=curve)

@@ -1,0 +1,122 @@
+"""What studies say: a verdict is what the interval allows, and the numbers are those of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from drrho_clip.evaluation import EvaluateConfig
+from drrho_clip.storage import Store
+from drrho_clip.studies import StudyConfig
+from drrho_clip.studies.claims import claims, measure_name, spread
+from drrho_clip.studies.matrix import Arm, study_arms, study_cells
+from drrho_clip.studies.page import study_page
+from drrho_clip.studies.plan import Plan
+from drrho_clip.studies.results import ReferenceOutcome, RunOutcome, StudyResult, compare
+from drrho_clip.studies.statistics import Difference
+from drrho_clip.studies.table import render_study_table
+from drrho_clip.training import TrainConfig
+
+MEASURE = "mean_recall_at_5"
+
+
+def made_up(kind: str, scores: Mapping[str, Sequence[float]], **settings: str) -> StudyResult:
+    """A result with these values of the measure, by arm and then by seed."""
+    seeds = ",".join(map(str, range(len(next(iter(scores.values()))))))
+    study = StudyConfig.parse({"methods": "fastclip,drrho", "seeds": seeds, **settings})
+    train = TrainConfig(run="s", method="openclip", dataset="pets", reference="ref", samples=6400, batch_size=64)
+    plan = Plan(
+        kind=kind, name="s", dataset="pets", dataset_version=3, dataset_id="f" * 64, study=study, train=train,
+        evaluate=EvaluateConfig(run="s", dataset="pets"), arms=study_arms(kind, study, train), weak=None, revision="abc",
+        version="0.1.0", created="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    runs = [outcome(plan, arm, seed, run, value)
+            for arm in plan.arms
+            for (seed, run), value in zip(runs_of(plan, arm), scores[arm.name], strict=True)]  # fmt: skip
+    reference = ReferenceOutcome(name="ref", model="drrho-tiny", values={MEASURE: 0.2, "samples_seen": 3200})
+    return StudyResult(plan=plan, arms=tuple(compare(plan, runs, {})), references=(reference,), missing=())
+
+
+def runs_of(plan: Plan, arm: Arm) -> list[tuple[int, str]]:
+    return [(cell.seed, cell.run) for cell in study_cells(plan.name, (arm,), plan.study.seed_numbers)]
+
+
+def outcome(plan: Plan, arm: Arm, seed: int, run: str, value: float) -> RunOutcome:
+    values = {MEASURE: value, "samples_seen": 6400.0, "samples_per_second": 100.0, "seconds": 64.0, "variance_rho": 0.03}
+    return RunOutcome(
+        run=run, arm=arm.name, seed=seed, method=str(arm.overrides["method"]), reference="ref", architecture="drrho-small",
+        data_fraction=float(arm.overrides.get("data_fraction", 1.0)), values=values,
+    )  # fmt: skip
+
+
+VERDICTS = {
+    "better": ((0.40, 0.42, 0.41), "better (difference and its 95% interval +10.0 (+7.5 to +12.5))"),
+    "worse": ((0.20, 0.22, 0.21), "worse"),
+    "not told apart": ((0.20, 0.42, 0.40), "no difference that the seeds can tell"),
+}
+
+
+@pytest.mark.parametrize(("scores", "verdict"), VERDICTS.values(), ids=VERDICTS)
+def test_a_verdict_is_what_the_interval_allows(scores: tuple[float, ...], verdict: str):
+    (claim,) = claims(made_up("comparison", {"fastclip": (0.31, 0.31, 0.31), "drrho": scores}))
+    assert claim.startswith("DRRho-CLIP: ")
+    assert "FastCLIP: 31.0 ± 0.0" in claim
+    assert verdict in claim
+
+
+def test_one_seed_carries_no_verdict():
+    (claim,) = claims(made_up("comparison", {"fastclip": (0.3,), "drrho": (0.35,)}))
+    assert claim == "DRRho-CLIP: 35.0, FastCLIP: 30.0: difference +5.0, one seed and therefore no interval."
+
+
+def test_the_share_of_the_data_that_reaches_the_baseline():
+    scores = {"fastclip-0.5": (0.20, 0.22), "fastclip-1": (0.30, 0.32), "drrho-0.5": (0.28, 0.30), "drrho-1": (0.36, 0.38)}
+    result = made_up("data_efficiency", scores, fractions="0.5,1")
+    reached, at_that = claims(result)
+    expected = "DRRho-CLIP reaches what FastCLIP reaches with all of the data (31.0 ± 1.0) with 62% (62% to 62%) of it"
+    assert reached.startswith(expected)
+    assert at_that.startswith("DRRho-CLIP with 100% of the data: 37.0 ± 1.0, FastCLIP with 100%: 31.0 ± 1.0: surpassed")
+    assert "62% (62% to 62%)" in render_study_table(result)
+
+
+def test_equal_with_half_of_the_data_is_matched():
+    scores = {"fastclip-0.5": (0.20, 0.22), "fastclip-1": (0.30, 0.32), "drrho-0.5": (0.29, 0.35), "drrho-1": (0.36, 0.38)}
+    reached, at_that = claims(made_up("data_efficiency", scores, fractions="0.5,1"))
+    assert "with at most 50%" in reached
+    assert at_that.startswith("DRRho-CLIP with 50% of the data: 32.0 ± 3.0, FastCLIP with 100%: 31.0 ± 1.0: matched")
+
+
+def test_what_is_not_reached_is_said():
+    scores = {"fastclip-0.5": (0.20, 0.22), "fastclip-1": (0.30, 0.32), "drrho-0.5": (0.1, 0.1), "drrho-1": (0.2, 0.2)}
+    (claim,) = claims(made_up("data_efficiency", scores, fractions="0.5,1"))
+    assert claim == "DRRho-CLIP does not reach what FastCLIP reaches with all of the data (31.0 ± 1.0)."
+
+
+def test_a_weak_reference_is_named_with_what_it_saw():
+    above, compared = claims(made_up("weak_to_strong", {"fastclip": (0.3, 0.3), "drrho": (0.35, 0.36)}))
+    assert above == (
+        "The reference (drrho-tiny, 3,200 samples seen) reaches 20.0; DRRho-CLIP, which it steers, "
+        "35.5 ± 0.5, 6,400 samples seen: 15.5 points above it."
+    )
+    assert compared.startswith("DRRho-CLIP: 35.5 ± 0.5, FastCLIP: 30.0 ± 0.0")
+
+
+def test_the_page_of_a_data_efficiency_study_has_error_bars_and_the_level(folder_store: Store):
+    scores = {"fastclip-0.5": (0.20, 0.22), "fastclip-1": (0.30, 0.32), "drrho-0.5": (0.28, 0.30), "drrho-1": (0.36, 0.38)}
+    page = study_page(made_up("data_efficiency", scores, fractions="0.5,1"), None, folder_store)
+    (plot,) = page.plots
+    assert [len(line.bars) for line in plot.lines] == [2, 2, 0]
+    assert [len(line.marks) for line in plot.lines] == [2, 2, 0]
+    assert plot.lines[0].marks[0].count("L") != plot.lines[1].marks[0].count("L")  # told apart by their shape
+    assert plot.lines[2].dashed
+    assert [row.label for row in page.table.rows][:2] == ["reference", "FastCLIP, 50% of the data"]
+    assert {len(row.cells) for row in page.table.rows} == {len(page.table.columns)}
+    assert {len(row.cells) for row in page.runs.rows} == {len(page.runs.columns)}
+    assert dict(page.facts)["dataset"] == "pets, version 3, id ffffffffffffffff"
+
+
+def test_measures_have_names_that_people_use():
+    names = [measure_name(one) for one in ("mean_recall_at_5", "zero_shot_top_1", "zero_shot_mean_per_class")]
+    assert names == ["R@5 both ways %", "zero-shot top-1 %", "zero-shot mean per class %"]
+    assert spread(Difference(mean=-0.01, low=-0.02, high=0.0, n=3)) == "−1.0 (−2.0 to +0.0)"
