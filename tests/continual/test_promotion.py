@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from drrho_clip.continual import PromoteConfig, find_promoted, promote
-from drrho_clip.continual.promotion import find_decision, metric
+from drrho_clip.continual.promotion import find_decision
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.ingest import ingest
 from drrho_clip.errors import ConfigError, DataError
@@ -27,7 +27,7 @@ def ranked(scenes_folder: Path) -> list[tuple[float, int]]:
     values = []
     for seed in range(4):
         export(store, f"probe-{seed}", seed)
-        values.append((metric(evaluate(EvaluateConfig(dataset="scenes", run=f"probe-{seed}"), store), METRIC), seed))
+        values.append((evaluate(EvaluateConfig(dataset="scenes", run=f"probe-{seed}"), store).metric(METRIC), seed))
     assert min(values)[0] < max(values)[0]
     return sorted(values)
 
@@ -113,9 +113,9 @@ def test_both_are_judged_on_the_newest_version(scenes_store: Store):
 def test_any_score_can_be_the_metric(scenes_store: Store):
     found = evaluate(settings("ref").evaluation("ref"), scenes_store)
     for name in ("image_to_text_recall_at_1", "text_to_image_recall_at_5", "zero_shot_top_1", "zero_shot_mean_per_class"):
-        assert metric(found, settings("ref", metric=name).metric) == found.scalars()[name]
+        assert found.metric(settings("ref", metric=name).metric) == found.scalars()[name]
     both = found.scalars()["image_to_text_recall_at_5"] + found.scalars()["text_to_image_recall_at_5"]
-    assert metric(found, METRIC) == both / 2
+    assert found.metric(METRIC) == both / 2
 
 
 def test_unusable_metrics_are_named(scenes_store: Store):

@@ -123,7 +123,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 
 
 def test_a_cell_is_one_of_its_study(scenes_store: Store, plan_in: PlanIn):
-    with pytest.raises(ConfigError, match=r"is none of the study 'scenes-comparison'\. Did you mean scenes-comparison-drrho-s0"):
+    with pytest.raises(ConfigError, match=r"is none of the study 'scenes-comparison'\. Did you mean scenes-comparison-drrho-s"):
         run_cell(plan_in(scenes_store), "scenes-comparison-drrho-s9", scenes_store)
     with pytest.raises(ConfigError, match="There is no study 'other'"):
         load_plan("other", scenes_store)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from study_helpers import STUDY, TINY, Launcher
 
-from conftest import STUDY, TINY, Launcher  # type: ignore[attr-defined]
 from drrho_clip.cli.app import make_app, run_app
 from drrho_clip.evaluation.step import read_evaluation
 from drrho_clip.storage import Store, layout, open_store

@@ -78,7 +78,7 @@ def _table(result: StudyResult) -> StudyTable:
     rows += [_arm_row(arm, result, others, any(arm.reach for arm in result.arms)) for arm in result.arms]
     counts = sorted({len(arm.runs) for arm in result.arms})
     seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
-    return StudyTable(f"Mean over {seeds} seeds; baseline {result.plan.study.baseline}", "", columns, rows)
+    return StudyTable(f"Mean over {seeds} seeds; baseline {result.plan.study.baseline}", "Model", columns, rows)
 
 
 def _arm_row(arm: ArmResult, result: StudyResult, others: Sequence[Column], with_reach: bool) -> StudyRow:
@@ -132,7 +132,7 @@ def _runs(result: StudyResult) -> StudyTable:
         for arm in result.arms
         for run in arm.runs
     ]
-    return StudyTable("Every run, with a link to its report in the same store", "", [*columns, StudyColumn("time", "")], rows)
+    return StudyTable("Every run, with a link to its report in the same store", "Run", [*columns, StudyColumn("time", "")], rows)
 
 
 def _facts(result: StudyResult, runs: Sequence[RunResult]) -> list[tuple[str, str]]:
