@@ -16,7 +16,7 @@ def load(tmp_path: Path, text: str, *assignments: str, section: str = "") -> Run
 
 def test_names_are_written_once_and_handed_down(tmp_path: Path):
     config = load(tmp_path, "dataset: pets\nrun: first\nreference: {model: 'run:ref'}\nevaluate: {candidates: all}\n")
-    assert {getattr(config, name).dataset for name in SECTIONS} == {"pets"}
+    assert {getattr(config, name).dataset for name in SECTIONS if name != "study"} == {"pets"}
     assert (config.train.run, config.evaluate.run, config.report.runs) == ("first", "first", "first")
     assert config.train.reference == "run-ref"
     assert config.report.split == "heldout-all"
