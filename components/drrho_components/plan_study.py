@@ -90,8 +90,9 @@ def plan_study(
 
     with step("plan-study", arguments):
         shared = {"dataset": dataset, "run": "study"}
-        # no run of the study is of this method: each has its own
-        train = {**under("train", arguments), **shared, "method": "openclip", "reference": reference or references.split(",")[0]}
+        # each run has its own method and, where the study trains it, its own reference
+        features = reference or references.split(",")[0] or ("its-own" if kind == "weak_to_strong" else "")
+        train = {**under("train", arguments), **shared, "method": "openclip", "reference": features}
         plan = publish(
             kind,
             parse(StudyConfig, arguments),
