@@ -86,10 +86,13 @@ def architecture_info(architecture: str) -> ArchitectureInfo:
     )
 
 
-def create_model(architecture: str) -> torch.nn.Module:
-    """Build an untrained model with random weights (from torch's seed), fp32, on the CPU, in train mode."""
+def create_model(architecture: str, *, device: str = "cpu") -> torch.nn.Module:
+    """Build an untrained model with random weights (from torch's seed), fp32, in train mode; on "meta" it has shapes alone."""
+    import torch
+
     model_config(architecture)
-    return build(_clean(architecture))
+    with torch.device(device):
+        return build(_clean(architecture), device=device)
 
 
 def build(name: str, **overrides: Any) -> torch.nn.Module:
