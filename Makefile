@@ -12,7 +12,7 @@ export STORE FOLDER DATA ARGS IMAGE BASE TORCH_INDEX EXTRAS
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo clipart test test-cluster cluster cluster-down lint format docs bench constraints image clean
+.PHONY: help install demo clipart icons test test-cluster cluster cluster-down lint format docs bench constraints image clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-20s%s\n' "$$name" "$$text"; done
@@ -26,6 +26,10 @@ demo: $(STAMP) ## Train and compare three methods on real drawings (STORE=folder
 clipart: $(STAMP) ## The same on 8,000 clip-art pictures of Debian's (DATA=folder of PNGs, FOLDER=demo)
 	@data="$${DATA:-$$(examples/clipart/fetch.sh)}" && \
 	$(BIN)/drrho demo --config examples/clipart/clipart.yaml --data "$$data" --folder "$${FOLDER:-demo}" $${STORE:+--store "$$STORE"}
+
+icons: $(STAMP) ## The same on icons of 240 families, which npm brings (DATA=folder of the drawn tars, FOLDER=demo)
+	@data="$${DATA:-$$(examples/icons/fetch.sh)}" && \
+	$(BIN)/drrho demo --config examples/icons/icons.yaml --data "$$data" --folder "$${FOLDER:-demo}" $${STORE:+--store "$$STORE"}
 
 test: $(STAMP) ## Run the test suite (ARGS="-k name" and the like go to pytest)
 	@$(BIN)/pytest $$ARGS
