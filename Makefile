@@ -31,8 +31,8 @@ icons: $(STAMP) ## The same on icons of 240 families, which npm brings (DATA=fol
 	@data="$${DATA:-$$(examples/icons/fetch.sh)}" && \
 	$(BIN)/drrho demo --config examples/icons/icons.yaml --data "$$data" --folder "$${FOLDER:-demo}" $${STORE:+--store "$$STORE"}
 
-test: $(STAMP) ## Run the test suite (ARGS="-k name" and the like go to pytest)
-	@$(BIN)/pytest $$ARGS
+test: $(STAMP) ## Run the test suite, file by file in two processes (ARGS="-k name" and the like go to pytest)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=2 --dist=loadfile $$ARGS
 
 test-cluster: $(STAMP) ## Run the tests that need Kubernetes, on one made for them (root and Linux; ARGS="--kubeconfig FILE" takes another)
 	@$(BIN)/pytest tests/cluster $$ARGS
