@@ -28,11 +28,11 @@ def make_group() -> typer.Typer:
     """The group of commands."""
     group = typer.Typer(
         name="study",
-        help="Compare methods over seeds and shares of the data, or with a weak reference; a table, and a report with claims.",
+        help="Compare methods over seeds, shares of the data, sizes, or a weak reference: a table, and a report with claims.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    for command in (comparison, data_efficiency, weak_to_strong):
+    for command in (comparison, data_efficiency, weak_to_strong, scaling):
         summary = (command.__doc__ or "").split("\n")[0].split(":")[0]
         group.command(command.__name__.replace("_", "-"), short_help=summary)(command)
     return group
@@ -110,6 +110,32 @@ def weak_to_strong(
     """
     flags = _flags(store, dataset, name, methods, baseline, references, seeds)
     _run("weak_to_strong", config, assignments, {**flags, "study.weak_architecture": weak}, processes)
+
+
+def scaling(
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    dataset: DatasetOption = None,
+    name: NameOption = None,
+    methods: MethodsOption = None,
+    baseline: BaselineOption = None,
+    references: ReferencesOption = None,
+    seeds: SeedsOption = None,
+    architectures: Annotated[str | None, typer.Option(help="Model sizes, separated by commas.")] = None,
+    budgets: Annotated[str | None, typer.Option(help="Samples seen, separated by commas.")] = None,
+    processes: ProcessesOption = 1,
+    assignments: SetOption = None,
+) -> None:
+    """Fit a scaling law per method: every method at several model sizes and numbers of samples seen.
+
+    \b
+    Examples:
+      drrho study scaling --config my.yaml --architectures drrho-tiny,drrho-small --budgets 25600,51200,102400
+      drrho study scaling --config my.yaml --budgets 1e8,4e8,16e8 --set predict=1e12
+    """
+    flags = _flags(store, dataset, name, methods, baseline, references, seeds)
+    sizes = {"study.architectures": architectures, "study.budgets": budgets}
+    _run("scaling", config, assignments, {**flags, **sizes}, processes)
 
 
 def _flags(

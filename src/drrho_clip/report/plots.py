@@ -33,6 +33,8 @@ class Curve:
     dashed: bool = False
     marked: bool = False  # a mark of the colour's own shape at every point, so that it is told apart without colour
     errors: Sequence[float] = ()  # half the height of each point's error bar; none where empty
+    joined: bool = True  # by a line
+    hollow: bool = False  # marks
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Line:
     summary: str
     marks: tuple[str, ...] = ()  # outlines, to be filled
     bars: tuple[str, ...] = ()  # error bars
+    hollow: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,24 +147,38 @@ def training_plots(runs: Sequence[tuple[str, Metrics]]) -> list[Plot]:
     return plots
 
 
-def draw(curves: Sequence[Curve], *, title: str, x_label: str, unit: str = "", note: str = "", zero: bool = False) -> Plot:
-    """Scale non-empty `curves` of finite numbers to one plot; long ones are averaged down to MAX_POINTS points."""
+def draw(
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str,
+    unit: str = "",
+    note: str = "",
+    zero: bool = False,
+    logarithmic: bool = False,
+) -> Plot:
+    """Scale non-empty `curves` of finite numbers to one plot; long ones are averaged down to MAX_POINTS points.
+
+    `logarithmic` makes both axes so; else the y axis is where the numbers span more than LOG_SPAN.
+    """
     thinned = [thin(curve.points) for curve in curves]
     xs = [x for points in thinned for x, _ in points]
     ys = [y for points in thinned for _, y in points] + [end for curve in curves for bar in _bars(curve) for _, end in bar]
-    x_axis = _linear_axis(min(0.0, *xs), max(xs), LEFT, WIDTH - RIGHT, tight=True)
+    across = (LEFT, WIDTH - RIGHT)
+    x_axis = _log_axis(min(xs), max(xs), *across) if logarithmic else _linear_axis(min(0.0, *xs), max(xs), *across, tight=True)
     low = min(0.0, *ys) if zero else min(ys)
-    logarithmic = not zero and low > 0 and max(ys) / low >= LOG_SPAN
+    logarithmic = logarithmic or (not zero and low > 0 and max(ys) / low >= LOG_SPAN)
     y_axis = (_log_axis if logarithmic else _linear_axis)(low, max(ys), HEIGHT - BOTTOM, TOP)
     lines = tuple(
         Line(
             " ".join((c.label, c.style)).rstrip(),
             c.colour,
             c.dashed,
-            _path(points, x_axis, y_axis),
+            _path(points, x_axis, y_axis) if c.joined else "",
             _in_words(c),
             tuple(mark(c.colour, x_axis.place(x), y_axis.place(y)) for x, y in points) if c.marked else (),
             tuple(_path(bar, x_axis, y_axis) for bar in _bars(c)),
+            c.hollow,
         )
         for c, points in zip(curves, thinned, strict=True)
     )

@@ -61,6 +61,7 @@ class StudyPage:
     table: StudyTable
     table_note: str
     plots: Sequence[Plot]
+    more: Sequence[StudyTable]
     runs: StudyTable
     facts: Sequence[tuple[str, str]]
     labels: Sequence[str]

@@ -15,6 +15,8 @@ def claims(result: StudyResult) -> Iterator[str]:
         yield "No run of the baseline is finished yet, so that nothing can be said."
     elif result.plan.kind == "data_efficiency":
         yield from _efficiency(result, baseline)
+    elif result.plan.kind == "scaling":
+        yield from _scaling(result)
     else:
         if result.plan.kind == "weak_to_strong":
             yield from _above_reference(result)
@@ -99,6 +101,30 @@ def _efficiency(result: StudyResult, baseline: ArmResult) -> Iterator[str]:
             f"{name} with {100 * enough.data_fraction:g}% of the data: {percent(enough.means[measure])}, "
             f"{_method(baseline)} with 100%: {percent(baseline.means[measure])}: {verdict}."
         )
+
+
+def _scaling(result: StudyResult) -> Iterator[str]:
+    for law in result.laws:
+        if law.problem:
+            yield f"{law.label} has no law: {law.problem}"
+    laws = [law for law in result.laws if not law.problem]
+    for law in laws:
+        rest = f"{law.irreducible:.3f} + " if law.irreducible else ""
+        exponent = f"{law.b:.3f}" + (f" ({law.b_interval.low:.3f} to {law.b_interval.high:.3f})" if law.b_interval else "")
+        runs = f"{len(law.used)} runs, {len(law.left_out)} left out"
+        yield f"{law.label}: error = {rest}{law.a:.3g} C^{exponent}, C in GFLOPs; {runs}."
+    baseline = next((law for law in laws if law.is_baseline), None)
+    for law in laws:
+        if baseline is not None and law.steeper is not None:
+            verdict = (
+                "steeper" if law.steeper.low > 0 else "flatter" if law.steeper.high < 0 else "no steeper that the runs can tell"
+            )
+            ahead = f"{baseline.b - law.b:+.3f} ({law.steeper.low:+.3f} to {law.steeper.high:+.3f})"
+            yield f"{law.label}'s law against {baseline.label}'s: {verdict} (exponents differ by {ahead})."
+    for law in laws:
+        for found in law.predictions:
+            interval = f"{100 * found.interval.low:.1f} to {100 * found.interval.high:.1f}"
+            yield f"At {found.compute:.3g} GFLOPs {law.label} is expected to err in {100 * found.error:.1f}% ({interval})."
 
 
 def _verdict(found: Difference, words: Mapping[int, str]) -> str:

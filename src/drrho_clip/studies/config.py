@@ -48,6 +48,10 @@ class StudyConfig(Config):
     seeds: str = Field("0,1,2", description="Seeds of the trainings, separated by commas: one run of each method for every seed")
     settings: str = Field("", description="What a method sets for itself: METHOD.SETTING=VALUE, separated by commas")
     fractions: str = Field("0.25,0.5,0.75,1", description="data_efficiency: shares of the data to train on, separated by commas")
+    architectures: str = Field("", description="scaling: model sizes, separated by commas; empty = that of `train`")
+    budgets: str = Field("", description="scaling: samples seen, separated by commas; empty = those of `train`")
+    irreducible: bool = Field(False, description="scaling: fit an error that no compute removes, too; the published law has none")
+    predict: str = Field("", description="scaling: computes to predict the error of, in GFLOPs, separated by commas")
     weak_architecture: str = Field("", description="weak_to_strong: architecture of the reference, smaller than that of `train`")
     weak_samples: int = Field(
         0, ge=0, description="weak_to_strong: samples that the reference sees; 0 = half as many as the others"
@@ -85,6 +89,21 @@ class StudyConfig(Config):
         return sorted(_parsed(self.fractions, float, "fractions"))
 
     @property
+    def architecture_names(self) -> list[str]:
+        """The model sizes that are named, one by one."""
+        return split_list(self.architectures)
+
+    @property
+    def budget_numbers(self) -> list[int]:
+        """The samples seen, fewest first."""
+        return sorted(_parsed(self.budgets, _whole, "budgets"))
+
+    @property
+    def predicted_computes(self) -> list[float]:
+        """The computes to predict the error of, in GFLOPs."""
+        return _parsed(self.predict, float, "predict")
+
+    @property
     def own_settings(self) -> dict[str, dict[str, str]]:
         """What each method sets for itself, by method."""
         found: dict[str, dict[str, str]] = {}
@@ -109,8 +128,10 @@ class StudyConfig(Config):
             if method not in METHODS:
                 raise ValueError(f"methods: unknown method '{method}'. " + nearest(method, METHODS))
         numbers = {"seeds": list(map(str, self.seed_numbers)), "fractions": [f"{share:g}" for share in self.fraction_numbers]}
-        for name, values in {"methods": self.method_names, "references": self.reference_names, **numbers}.items():
-            if not values and name != "references":
+        sizes = {"architectures": self.architecture_names, "budgets": list(map(str, self.budget_numbers))}
+        optional = {"references": self.reference_names, **sizes}
+        for name, values in {"methods": self.method_names, **numbers, **optional}.items():
+            if not values and name not in optional:
                 raise ValueError(f"{name}: give at least one")
             if twice := [value for value in values if values.count(value) > 1]:
                 raise ValueError(f"{name}: {twice[0]} is given twice")
@@ -122,6 +143,8 @@ class StudyConfig(Config):
             raise ValueError(f"seeds: {wrong[0]} is below 0")
         if wrong_shares := [share for share in self.fraction_numbers if not 0 < share <= 1]:
             raise ValueError(f"fractions: {wrong_shares[0]:g} is no share: it must be above 0, and 1 at most")
+        if low := [number for number in (*self.budget_numbers, *self.predicted_computes) if not number > 0]:
+            raise ValueError(f"budgets, predict: {low[0]:g} is not above 0")
         _ = self.own_settings
         return self
 
@@ -129,6 +152,13 @@ class StudyConfig(Config):
 def split_list(text: str) -> list[str]:
     """The items of a list that is separated by commas."""
     return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _whole(text: str) -> int:
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(text)
+    return int(number)
 
 
 def _parsed(text: str, kind: Callable[[str], T], what: str) -> list[T]:

@@ -12,7 +12,7 @@ from drrho_clip.schema import Config
 from drrho_clip.studies.config import StudyConfig
 from drrho_clip.training.config import TrainConfig
 
-MAX_CELLS = 64
+MAX_CELLS = 100
 """What a loop of Kubeflow Pipelines starts without trouble: tens of pods at a time, not thousands."""
 
 FIXED = {"run", "dataset", "dataset_version", "split", "data_fraction", "method", "reference", "samples", "seed"}
@@ -68,10 +68,23 @@ def weak_to_strong(study: StudyConfig, train: TrainConfig) -> Iterator[Arm]:
         yield _arm(study, method, reference, _named(study, method, reference))
 
 
+def scaling(study: StudyConfig, train: TrainConfig) -> Iterator[Arm]:
+    """Every method at every model size and every number of samples seen (figure 2)."""
+    for method, reference in _methods(study, train):
+        name, label = _named(study, method, reference)
+        for architecture in study.architecture_names or [train.architecture]:
+            for samples in study.budget_numbers or [train.samples]:
+                size = f"{architecture.replace('/', '-').lower()}-{samples}"
+                arm = _arm(study, method, reference, (f"{name}-{size}", f"{label}; {architecture}, {samples:,} samples"))
+                overrides = {**arm.overrides, "architecture": architecture, "samples": samples}
+                yield arm.model_copy(update={"overrides": overrides})
+
+
 KINDS: Mapping[str, Callable[[StudyConfig, TrainConfig], Iterator[Arm]]] = {
     "comparison": comparison,
     "data_efficiency": data_efficiency,
     "weak_to_strong": weak_to_strong,
+    "scaling": scaling,
 }
 
 

@@ -17,12 +17,18 @@ from drrho_clip.report.text import duration
 from drrho_clip.storage import layout
 from drrho_clip.studies.claims import claims, fraction, measure_name, percent, spread
 from drrho_clip.studies.results import ArmResult, StudyResult, grouped
+from drrho_clip.studies.scaling_page import laws_table, scaling_plot
 from drrho_clip.studies.statistics import Estimate
 
 if TYPE_CHECKING:
     from drrho_clip.storage import Store
 
-TITLES = {"comparison": "Comparison", "data_efficiency": "Data efficiency", "weak_to_strong": "Weak to strong"}
+TITLES = {
+    "comparison": "Comparison",
+    "data_efficiency": "Data efficiency",
+    "weak_to_strong": "Weak to strong",
+    "scaling": "Scaling",
+}
 RHO = ("pairwise_loss_variance.image.rho", "pairwise_loss_variance.text.rho")
 
 
@@ -42,6 +48,7 @@ def study_page(result: StudyResult, results: Results | None, store: Store, notes
         table_note="± is the standard error over seeds. Differences are to the baseline, paired by seed, with Student's 95% "
         "interval below. A dash: not measured. A heading sorts.",
         plots=list(_plots(result, {run.name: run for run in runs})),
+        more=[laws_table(result)] if result.laws else [],
         runs=_runs(result),
         facts=_facts(result, runs),
         labels=[arm.arm.label for arm in result.arms],
@@ -152,6 +159,8 @@ def _facts(result: StudyResult, runs: Sequence[RunResult]) -> list[tuple[str, st
 def _plots(result: StudyResult, runs: Mapping[str, RunResult]) -> Iterator[Plot]:
     if result.plan.kind == "data_efficiency" and result.arms:
         yield _efficiency_plot(result)
+    if (scaling := scaling_plot(result)) is not None:
+        yield scaling
     if any(len(arm.curve) > 1 for arm in result.arms):
         curves = [
             _curve(arm.arm.label, number, [(point.samples_seen, point.measure) for point in arm.curve])

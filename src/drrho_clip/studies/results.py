@@ -14,6 +14,7 @@ from drrho_clip.report.table import COLUMNS, Row, comparison_table
 from drrho_clip.schema import Config
 from drrho_clip.storage import layout
 from drrho_clip.studies.cell import curve_steps
+from drrho_clip.studies.laws import LawResult, fit_laws
 from drrho_clip.studies.matrix import Arm, Cell
 from drrho_clip.studies.plan import Plan
 from drrho_clip.studies.statistics import Difference, Estimate, Reach, estimate, paired_difference, reach
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from drrho_clip.storage import Store
 
 SCORES = tuple(column.key for column in COLUMNS if column.is_score)
+SIZE = ("architecture", "samples")
 FACTS = ("run", "arm", "seed", "method", "reference", "architecture", "data_fraction")
 
 
@@ -82,6 +84,7 @@ class StudyResult(Config):
     arms: tuple[ArmResult, ...]
     references: tuple[ReferenceOutcome, ...]
     missing: tuple[str, ...]  # runs that are not finished or not evaluated
+    laws: tuple[LawResult, ...] = ()  # of scaling
 
     @property
     def measure(self) -> str:
@@ -124,7 +127,13 @@ def collect(plan: Plan, store: Store) -> tuple[StudyResult, Results | None]:
         )
         for reference, row in zip(results.references, [row for row in rows if row.is_reference], strict=True)
     )
-    return StudyResult(plan=plan, arms=tuple(arms), references=references, missing=missing), results
+    laws = _laws(arms, plan) if plan.kind == "scaling" else ()
+    return StudyResult(plan=plan, arms=tuple(arms), references=references, missing=missing, laws=laws), results
+
+
+def _laws(arms: Sequence[ArmResult], plan: Plan) -> tuple[LawResult, ...]:
+    architectures = {arm.arm.name: arm.runs[0].architecture for arm in arms}
+    return fit_laws([(arm.arm, [run.values for run in arm.runs]) for arm in arms], plan.study, architectures)
 
 
 def compare(plan: Plan, outcomes: Sequence[RunOutcome], curves: Mapping[str, Mapping[int, float]]) -> list[ArmResult]:
@@ -190,18 +199,22 @@ def _means(values: Sequence[Mapping[str, float]]) -> dict[str, Estimate]:
 
 
 def _compared(arms: Sequence[ArmResult], measure: str) -> list[ArmResult]:
-    """The arms with their differences to the baseline, over the seeds that both have."""
-    baseline = next((arm for arm in arms if arm.arm.is_baseline), None)
-    if baseline is None:
-        return list(arms)
-    return [
-        arm
-        if arm is baseline
-        else arm.model_copy(
-            update={"differences": {key: found for key in (measure, *SCORES) if (found := _difference(arm, baseline, key))}}
-        )
-        for arm in arms
-    ]
+    """The arms with their differences to the baseline of their size and budget, over the seeds that both have."""
+    baselines = {_size(arm): arm for arm in reversed(arms) if arm.arm.is_baseline}
+    return [_against(arm, baselines.get(_size(arm)), measure) for arm in arms]
+
+
+def _size(arm: ArmResult) -> tuple[object, ...]:
+    """What a study of sizes and budgets pairs by; the same for all arms of the others."""
+    given = arm.arm.overrides
+    return tuple(given[name] for name in SIZE) if all(name in given for name in SIZE) else ()
+
+
+def _against(arm: ArmResult, baseline: ArmResult | None, measure: str) -> ArmResult:
+    if baseline is None or arm is baseline:
+        return arm
+    differences = {key: found for key in (measure, *SCORES) if (found := _difference(arm, baseline, key))}
+    return arm.model_copy(update={"differences": differences})
 
 
 def _difference(arm: ArmResult, baseline: ArmResult, key: str) -> Difference | None:

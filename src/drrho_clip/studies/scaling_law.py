@@ -62,11 +62,11 @@ class Law(NamedTuple):
 
     def interval(self, number: str) -> Interval:
         """Interval of "a", "b" or "irreducible"."""
-        return _interval([getattr(curve, number) for curve in self.resampled])
+        return interval_of([getattr(curve, number) for curve in self.resampled])
 
     def predict(self, compute: float) -> tuple[float, Interval]:
         """The error at `compute` GFLOPs, and its interval: of the law, not of a single run."""
-        return self.curve.error(compute), _interval([curve.error(compute) for curve in self.resampled])
+        return self.curve.error(compute), interval_of([curve.error(compute) for curve in self.resampled])
 
 
 def fit_law(points: Sequence[Point], *, irreducible: bool = False, resamples: int = RESAMPLES, seed: int = 0) -> Law:
@@ -149,7 +149,8 @@ def _squares(curve: Curve, compute: Floats, error: Floats) -> float:
     return float(np.sum((np.log(fitted) - np.log(error)) ** 2))
 
 
-def _interval(values: Sequence[float]) -> Interval:
+def interval_of(values: Sequence[float]) -> Interval:
+    """The interval that holds `CONFIDENCE` of the values of resampled runs."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
