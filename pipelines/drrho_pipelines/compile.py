@@ -19,10 +19,16 @@ def pipelines() -> dict[str, Any]:
     from drrho_pipelines.comparison import comparison
     from drrho_pipelines.continual import continual
     from drrho_pipelines.data_efficiency import data_efficiency
+    from drrho_pipelines.scaling import scaling
     from drrho_pipelines.steering import steering
     from drrho_pipelines.weak_to_strong import weak_to_strong
 
-    studies = {"comparison": comparison, "data_efficiency": data_efficiency, "weak_to_strong": weak_to_strong}
+    studies = {
+        "comparison": comparison,
+        "data_efficiency": data_efficiency,
+        "scaling": scaling,
+        "weak_to_strong": weak_to_strong,
+    }
     return {"steering": steering, "continual": continual, **studies}
 
 

@@ -23,7 +23,7 @@ SHARED = {
     **dict.fromkeys(("gpu_node_selector", "node_selector"), "STRUCT"),
     **dict.fromkeys(("gpu_tolerations", "tolerations"), "LIST"),
 }
-STUDIES = {"comparison", "data_efficiency", "weak_to_strong"}
+STUDIES = {"comparison", "data_efficiency", "scaling", "weak_to_strong"}
 PREFIXES = ("data", "evaluate", "lease", "promote", "reference", "report", "study", "train")
 SCALARS = {"STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE", "BOOLEAN"}
 

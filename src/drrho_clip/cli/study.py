@@ -152,6 +152,7 @@ def _flags(
 
 
 def _run(kind: str, config: Path | None, assignments: list[str] | None, flags: dict[str, Any], processes: int) -> None:
+    flags["train.method"] = "openclip"  # no run of the study is of this method: each has its own
     settings = resolve(config, assignments, flags, section="study")
     from drrho_clip.evaluation import Evaluation
     from drrho_clip.storage import open_store
