@@ -81,7 +81,7 @@ BAD_INPUT = {
     "no reference model": (["reference", "--set", "train.method=openclip", "--set", "model="], "No reference model is set"),
     "no such run": (["report", "--store", "empty", "--runs", "none"], "none"),
     "init without data": (["init", "none"], "There is nothing at this path"),
-    "unknown pipeline": (["pipeline", "run", "stearing"], "There is no pipeline 'stearing'. Did you mean steering?"),
+    "unknown pipeline": (["pipeline", "run", "stering"], "There is no pipeline 'stering'. Did you mean steering?"),
     "unknown pipeline parameter": (["pipeline", "run", "-p", "train_processs=2"], "no parameter 'train_processs'"),
     "pipeline parameter of a wrong type": (["pipeline", "run", "-p", "train_processes=two"], "takes a value of the type integer"),
     "setting that a pipeline hands on": (["pipeline", "run", "--set", "train.dataset_version=3"], "'train.dataset_version' is 3"),

@@ -41,7 +41,7 @@ def test_a_run_that_succeeds(capsys: pytest.CaptureFixture[str], tmp_path: Path)
 
 
 BAD = {
-    "unknown pipeline": (["stearing"], "There is no pipeline 'stearing'. Did you mean steering?"),
+    "unknown pipeline": (["stering"], "There is no pipeline 'stering'. Did you mean steering?"),
     "unknown parameter": (
         ["steering", "-p", "trian_seed=1"],
         "no parameter 'trian_seed' (steering.yaml). Did you mean train_seed",

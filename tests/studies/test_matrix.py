@@ -73,7 +73,7 @@ REFUSED = {
     "no setting": ({"settings": "temperature=1"}, "write METHOD.SETTING=VALUE"),
     "a setting of no method": ({"settings": "jest.eps=1"}, "settings: 'jest' is not among the methods"),
     "a setting of the study's": ({"settings": "drrho.samples=1"}, "'samples' is nothing that a method sets for itself"),
-    "too many": ({"seeds": ",".join(map(str, range(30)))}, "90 trainings are too many for one study: 3 to compare, 30 seeds"),
+    "too many": ({"seeds": ",".join(map(str, range(40)))}, "120 trainings are too many for one study: 3 to compare, 40 seeds"),
 }
 
 
