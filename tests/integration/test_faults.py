@@ -28,6 +28,14 @@ from drrho_clip.verification import verify_dataset, verify_run
 from drrho_pipelines.seaweed import SeaweedServer
 from run_records import untimed_records
 
+EVERY_STEP_READS = """
+from drrho_clip.data import ahead, loader, reader
+loader.KEPT_BYTES = 0
+reader.SampleReader.__init__.__defaults__ = (0,)
+ahead.ReadAhead.__init__.__defaults__ = (0,)
+"""
+"""So small a dataset would be in memory before its first step."""
+
 
 def settings(run: str, **changed: object) -> TrainConfig:
     fixed = {"dataset": "scenes", "method": "drrho", "reference": "ref", "architecture": "drrho-nano", "batch_size": 32}
@@ -63,12 +71,12 @@ def expected(scenes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 def test_training_outlasts_a_restart_of_the_server(
     scenes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: tuple[object, ...]
 ):
-    """Away for three seconds while checkpoints are written at every other step; samples come from memory by then."""
+    """Away for three seconds while samples and features are read and checkpoints written at every other step."""
     server = SeaweedServer(tmp_path)
     away: list[int] = []
 
     def launch(arguments: list[str]) -> None:
-        training = process("", [*arguments, "--checkpoint-steps", "2", "--workers", "1"])
+        training = process(EVERY_STEP_READS, [*arguments, "--checkpoint-steps", "2", "--workers", "1"])
         assert training.stderr is not None
         errors = []
         for line in training.stderr:

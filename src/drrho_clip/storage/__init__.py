@@ -17,7 +17,7 @@ def open_store(uri: str | os.PathLike[str], *, patient: bool = False) -> Store:
 
     Endpoint, region and credentials come from the standard AWS environment (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_REGION,
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, profiles, roles); nothing is sent before the first request.
-    `patient`: a server that does not answer is asked again for some 50 seconds, not for four.
+    `patient`: a server that does not answer is asked again for some two minutes, not for four seconds.
     """
     text = os.fspath(uri)
     scheme, separator, rest = text.partition("://")

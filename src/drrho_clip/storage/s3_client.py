@@ -17,8 +17,8 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from drrho_clip.errors import ObjectChanged, ObjectMissing, StorageError
 
 ATTEMPTS = 4
-PATIENT_ATTEMPTS = 10
-"""Within some 50 seconds: for work that should outlast the restart of a server."""
+PATIENT_ATTEMPTS = 9
+"""Within some two minutes, each pause up to twice the one before: for work that should outlast the restart of a server."""
 
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"}
 _FORBIDDEN = {"AccessDenied", "403", "Forbidden"}
@@ -114,12 +114,14 @@ def _configured_endpoint(core: Any) -> str | None:
 
 
 def _client_config(*, foreign: bool, direct: bool, attempts: int = ATTEMPTS) -> Config:
+    # "standard" gives up for all threads together once a hundred requests have failed, which many readers soon have.
+    mode = "standard" if attempts == ATTEMPTS else "legacy"
     settings: dict[str, Any] = {
         "connect_timeout": 5,
         "read_timeout": 30,
         "max_pool_connections": 32,
         "tcp_keepalive": True,
-        "retries": {"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", attempts))},
+        "retries": {"mode": mode, "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", attempts))},
     }
     if direct:
         settings["proxies"] = {}
