@@ -13,7 +13,7 @@ from drrho_clip.studies.claims import claims, measure_name, spread
 from drrho_clip.studies.matrix import Arm, study_arms, study_cells
 from drrho_clip.studies.page import study_page
 from drrho_clip.studies.plan import Plan
-from drrho_clip.studies.results import ReferenceOutcome, RunOutcome, StudyResult, compare
+from drrho_clip.studies.results import ReferenceOutcome, RunOutcome, StudyResult, compare, laws_of
 from drrho_clip.studies.statistics import Difference
 from drrho_clip.studies.table import render_study_table
 from drrho_clip.training import TrainConfig
@@ -120,3 +120,44 @@ def test_measures_have_names_that_people_use():
     names = [measure_name(one) for one in ("mean_recall_at_5", "zero_shot_top_1", "zero_shot_mean_per_class")]
     assert names == ["R@5 both ways %", "zero-shot top-1 %", "zero-shot mean per class %"]
     assert spread(Difference(mean=-0.01, low=-0.02, high=0.0, n=3)) == "−1.0 (−2.0 to +0.0)"
+
+
+def scaled(drrho: float, **settings: str) -> StudyResult:
+    """Errors on laws of exponents -0.1 (FastCLIP) and `drrho`, two seeds close to each other."""
+    sizes = {"architectures": "drrho-small", "budgets": "1e4,4e4,1.6e5,6.4e5", **settings}
+    exponents = {"fastclip": -0.1, "drrho": drrho}
+    scores = {
+        f"{method}-drrho-small-{samples}": [1 - 0.9 * (samples / 1e4) ** exponent * factor for factor in (0.99, 1.01)]
+        for method, exponent in exponents.items()
+        for samples in (10_000, 40_000, 160_000, 640_000)
+    }
+    made = made_up("scaling", scores, **sizes)
+    runs = [run.model_copy(update={"values": {**run.values, "samples_seen": float(run.arm.rpartition("-")[2])}})
+            for arm in made.arms for run in arm.runs]  # fmt: skip
+    arms = compare(made.plan, runs, {})
+    return made.model_copy(update={"arms": tuple(arms), "laws": laws_of(arms, made.plan)})
+
+
+@pytest.mark.parametrize(("exponent", "how"), [(-0.2, "steeper than"), (-0.03, "flatter than"), (-0.1, "not to be told from")])
+def test_a_law_is_compared_with_the_baselines(exponent: float, how: str):
+    said = list(claims(scaled(exponent)))
+    assert said[0].startswith("FastCLIP: error = ")
+    assert "8 runs, 0 left out" in said[0]
+    assert said[2].startswith(f"DRRho-CLIP's law is {how} FastCLIP's: the exponents differ by ")
+    assert exponent == -0.1 or f" {-0.1 - exponent:+.3f} (" in said[2]
+
+
+def test_a_prediction_and_a_law_that_there_is_not_are_said():
+    assert "At 1e+05 GFLOPs DRRho-CLIP is expected to err in " in " ".join(claims(scaled(-0.2, predict="1e5")))
+    said = list(claims(scaled(-0.2, budgets="1e4,4e4")))
+    assert said[0].startswith("FastCLIP has no law: A scaling law needs runs of 3 different computes")
+
+
+def test_sizes_and_budgets_have_a_baseline_each(folder_store: Store):
+    result = scaled(-0.2)
+    found = {arm.arm.name: arm.differences[MEASURE].mean for arm in result.arms if arm.method == "drrho"}
+    assert found["drrho-drrho-small-10000"] == pytest.approx(0)
+    assert found["drrho-drrho-small-640000"] == pytest.approx(0.9 * (64**-0.1 - 64**-0.2))
+    page = study_page(result, None, folder_store)
+    assert [row.label for row in page.more[0].rows] == ["FastCLIP", "DRRho-CLIP"]
+    assert page.plots[0].title == "1 − R@5 both ways"

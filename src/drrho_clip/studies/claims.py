@@ -116,11 +116,9 @@ def _scaling(result: StudyResult) -> Iterator[str]:
     baseline = next((law for law in laws if law.is_baseline), None)
     for law in laws:
         if baseline is not None and law.steeper is not None:
-            verdict = (
-                "steeper" if law.steeper.low > 0 else "flatter" if law.steeper.high < 0 else "no steeper that the runs can tell"
-            )
+            how = "steeper than" if law.steeper.low > 0 else "flatter than" if law.steeper.high < 0 else "not to be told from"
             ahead = f"{baseline.b - law.b:+.3f} ({law.steeper.low:+.3f} to {law.steeper.high:+.3f})"
-            yield f"{law.label}'s law against {baseline.label}'s: {verdict} (exponents differ by {ahead})."
+            yield f"{law.label}'s law is {how} {baseline.label}'s: the exponents differ by {ahead}."
     for law in laws:
         for found in law.predictions:
             interval = f"{100 * found.interval.low:.1f} to {100 * found.interval.high:.1f}"

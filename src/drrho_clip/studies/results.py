@@ -127,11 +127,12 @@ def collect(plan: Plan, store: Store) -> tuple[StudyResult, Results | None]:
         )
         for reference, row in zip(results.references, [row for row in rows if row.is_reference], strict=True)
     )
-    laws = _laws(arms, plan) if plan.kind == "scaling" else ()
+    laws = laws_of(arms, plan) if plan.kind == "scaling" else ()
     return StudyResult(plan=plan, arms=tuple(arms), references=references, missing=missing, laws=laws), results
 
 
-def _laws(arms: Sequence[ArmResult], plan: Plan) -> tuple[LawResult, ...]:
+def laws_of(arms: Sequence[ArmResult], plan: Plan) -> tuple[LawResult, ...]:
+    """The scaling laws of a study's methods."""
     architectures = {arm.arm.name: arm.runs[0].architecture for arm in arms}
     return fit_laws([(arm.arm, [run.values for run in arm.runs]) for arm in arms], plan.study, architectures)
 
