@@ -64,6 +64,8 @@ def plan_study(
     train_precision: str = "auto",
     train_lanes: int = 0,
     train_workers: int = 0,
+    train_cache_path: str = "",
+    train_cache_gib: int = 50,
     train_record_weights: str = "yes",
     train_checkpoint_steps: int = 1000,
     train_keep_checkpoints: int = 2,
