@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.reader import SampleReader
 from drrho_clip.storage import open_store
+from drrho_pipelines.settings import load_demo
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,7 +65,8 @@ def test_icons_become_pairs_without_a_copy_of_the_held_out_family(package: Path,
     assert drawn.returncode == 0, drawn.stderr
     assert "4 of 7 icons" in drawn.stderr
     store = open_store(tmp_path / "store")
-    config = IngestConfig(dataset="icons", source="shards", path=str(tmp_path / "icons"), split_field="split", workers=1)
+    settings = load_demo(ROOT / "examples/icons/icons.yaml", data=str(tmp_path / "icons"))
+    config = settings.method_config(store.uri, "drrho").ingest.model_copy(update={"caption_noise": 0.0, "workers": 1})
     manifest = ingest(config, store)
     reader = SampleReader(store, manifest)
     pairs = {
