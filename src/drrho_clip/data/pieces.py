@@ -53,10 +53,10 @@ def extent(member: Member) -> tuple[int, int]:
     return max(0, member.offset - headers), member.offset + member.size
 
 
-def read_pieces(members: Iterable[Member], read_range: Callable[[int, int], bytes]) -> Pieces:
-    """Read where the members lie; `read_range` takes start and length in bytes."""
+def read_pieces(extents: Iterable[tuple[int, int]], read_range: Callable[[int, int], bytes]) -> Pieces:
+    """Read these extents, near ones together; `read_range` takes start and length in bytes."""
     ranges: list[tuple[int, int]] = []
-    for start, stop in sorted(map(extent, members)):
+    for start, stop in sorted(extents):
         if ranges and start <= ranges[-1][1] + GAP_BYTES:
             ranges[-1] = (ranges[-1][0], max(ranges[-1][1], stop))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,13 +97,16 @@ class SampleReader:
         extents = [extent(member) for member in self._index(shard).members(position)]
         return min(start for start, _ in extents), max(stop for _, stop in extents)
 
-    def read(self, shard: Shard, positions: Iterable[int]) -> Pieces:
+    def read(self, shard: Shard, positions: Sequence[int]) -> Pieces:
         """Read the samples at these positions of a shard; DataError where it is gone or altered."""
         index = self._index(shard)
-        members = [member for position in positions for member in index.members(position)]
+        if shard.adopted is None:  # our own samples lie one behind the other
+            extents = [(self.span(shard, min(positions))[0], self.span(shard, max(positions))[1])]
+        else:
+            extents = [extent(member) for position in positions for member in index.members(position)]
         store, key = self._places.find(shard.location)
         return self._pinned(
-            shard, lambda: read_pieces(members, lambda start, length: store.read_range(key, start, length, etag=shard.etag))
+            shard, lambda: read_pieces(extents, lambda start, length: store.read_range(key, start, length, etag=shard.etag))
         )
 
     def cut(self, shard: Shard, position: int, unit: Pieces) -> Sample:

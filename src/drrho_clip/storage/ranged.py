@@ -18,6 +18,7 @@ from drrho_clip.errors import ObjectChanged, StorageError
 ATTEMPTS = 6
 FIRST_PAUSE = 0.2  # seconds; doubled after every attempt that gave nothing
 LONGEST_PAUSE = 10.0
+AT_ONCE_BYTES = 64 << 20  # read in one piece, which urllib3 does in a third of the processor's time
 PIECE_BYTES = 1 << 20
 
 _BROKEN = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, HTTPError, OSError)
@@ -90,7 +91,9 @@ class RangedReader(io.RawIOBase):
         )
 
     def readall(self) -> bytes:
-        """Read to the end, in pieces that are joined: what came before a connection broke is kept."""
+        """Read to the end: what is not long at once; else, and where that breaks off, in pieces of which none is lost."""
+        if 0 < self.remaining <= AT_ONCE_BYTES and (whole := self._try_whole()):
+            return whole
         pieces = []
         while self.remaining:
             pieces.append(self._retried(self._try_piece))
@@ -120,6 +123,16 @@ class RangedReader(io.RawIOBase):
             if error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
                 raise
             return None
+
+    def _try_whole(self) -> bytes:
+        """Return all that is left, or nothing where the connection is broken: what had come by then is read again."""
+        with self._errors(self._where):
+            data = self._tried(lambda body: bytes(body.read())) or b""
+        if len(data) != self.remaining:
+            self._drop()
+            return b""
+        self._position += len(data)
+        return data
 
     def _connect(self) -> None:
         last = None if self._stop is None else self._stop - 1
