@@ -34,12 +34,15 @@ class ImageBatcher:
 
     def __call__(self, images: Sequence[Image.Image | None], step: int, index: Sequence[int]) -> Tensor:
         """Images that are None (could not be read) become zeros. step: optimiser step; index: the samples' stable indices."""
-        out = torch.zeros(len(images), 3, self.size, self.size)
         found = [(image, _seed(self.seed, step, int(sample))) for image, sample in zip(images, index, strict=True) if image]
-        if found:
-            mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
-            readable = torch.tensor([image is not None for image in images])
-            out[readable] = (self._augmented([image for image, _ in found], [seed for _, seed in found]) - mean) / std
+        if not found:
+            return torch.zeros(len(images), 3, self.size, self.size)
+        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
+        pixels = self._augmented([image for image, _ in found], [seed for _, seed in found]).sub_(mean).div_(std)
+        if len(found) == len(images):
+            return pixels
+        out = torch.zeros(len(images), 3, self.size, self.size)
+        out[torch.tensor([image is not None for image in images])] = pixels
         return out
 
     def _augmented(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> Tensor:
@@ -55,7 +58,7 @@ def _seed(seed: int, step: int, index: int) -> int:
 
 
 def _to_tensor(images: Sequence[Image.Image]) -> Tensor:
-    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:
