@@ -398,21 +398,3 @@ def test_damaged_bytes_give_a_picture_or_a_reason(seed: int) -> None:
 def test_pictures_are_known_by_their_first_bytes(image_format: str) -> None:
     assert looks_like_image(encode(noise(8, 8), image_format)[:16])
     assert not looks_like_image(b"a caption, no picture")
-
-
-@pytest.mark.parametrize(
-    ("side", "decoded"),
-    [((800, 600), (400, 300)), ((2000, 1800), (250, 225)), ((448, 447), (448, 447)), ((200, 200), (200, 200))],
-)
-def test_a_jpeg_is_decoded_no_smaller_than_it_is_needed(side: tuple[int, int], decoded: tuple[int, int]) -> None:
-    whole = noise(*side)
-    data = encode(whole, "JPEG", quality=95)
-    image = decode_image(data, shorter=224)
-    assert image.size == decoded
-    assert np.abs(pixels(image).astype(int) - pixels(whole.resize(decoded, Image.Resampling.BOX)).astype(int)).mean() < 3
-    assert decode_image(data).size == side
-    assert np.array_equal(pixels(image), pixels(decode_image(data, shorter=224)))
-
-
-def test_other_formats_are_decoded_whole() -> None:
-    assert decode_image(encode(noise(800, 600)), shorter=224).size == (800, 600)
