@@ -76,7 +76,7 @@ def test_addresses_that_hold_what_gives_access_are_refused(folder_store: Store, 
 def test_lost_connections_and_busy_servers_are_asked_again(server: RangeServer, folder_store: Store) -> None:
     manifest = adopted(folder_store, server.url(PATTERN))
     expected = captions_of(folder_store, manifest)
-    server.cuts, server.busy = 1, 1
+    server.cuts, server.busy = 3, 2
     assert captions_of(folder_store, manifest) == expected
     assert (server.cuts, server.busy) == (0, 0)
 

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from http.client import HTTPException
 from typing import Any, TypeVar
 
 import botocore.exceptions as aws
@@ -21,7 +22,7 @@ LONGEST_PAUSE = 10.0
 AT_ONCE_BYTES = 64 << 20  # read in one piece, which urllib3 does in a third of the processor's time
 PIECE_BYTES = 1 << 20
 
-_BROKEN = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, HTTPError, OSError)
+_BROKEN = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, HTTPError, HTTPException, OSError)
 
 Read = TypeVar("Read", int, bytes)
 # (first byte, last byte or None for the end, ETag or None) -> the response of GetObject
