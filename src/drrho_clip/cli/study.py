@@ -148,11 +148,11 @@ def _flags(
     seeds: str | None,
 ) -> dict[str, Any]:
     given = {"name": name, "methods": methods, "baseline": baseline, "references": references, "seeds": seeds}
-    return {"store": store, "dataset": dataset, **{f"study.{key}": value for key, value in given.items()}}
+    shared = {"store": store, "dataset": dataset, "train.method": "openclip"}  # no run is of this method: each has its own
+    return {**shared, **{f"study.{key}": value for key, value in given.items()}}
 
 
 def _run(kind: str, config: Path | None, assignments: list[str] | None, flags: dict[str, Any], processes: int) -> None:
-    flags["train.method"] = "openclip"  # no run of the study is of this method: each has its own
     settings = resolve(config, assignments, flags, section="study")
     from drrho_clip.evaluation import Evaluation
     from drrho_clip.storage import open_store

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from drrho_clip.data.pieces import GAP_BYTES
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,7 +29,6 @@ Indices = NDArray[np.int64]
 THREADS = 16
 AHEAD_BYTES = 128 * 2**20  # of encoded samples and features, for the steps in use and to come; never less than two steps
 GROUP_STEPS = 16  # of a group: where all is held nothing would end it
-GAP_BYTES = 64 * 2**10  # what nobody asked for and is cheaper to read than another request
 RUN_BYTES = 8 * 2**20  # of one ranged read; a sample that is larger comes alone
 RUN_SAMPLES = 1024
 RUNS_AHEAD = 8  # of sequential reading

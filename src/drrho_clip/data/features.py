@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from drrho_clip.data.ahead import GAP_BYTES, Submit, at_once
+from drrho_clip.data.ahead import Submit, at_once
 from drrho_clip.data.cache import SizedCache
 from drrho_clip.data.manifest import Manifest
+from drrho_clip.data.pieces import GAP_BYTES
 from drrho_clip.data.reference_manifest import ReferenceShard, check_reference, load_reference_manifest
 from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing
 

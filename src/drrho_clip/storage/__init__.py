@@ -29,8 +29,8 @@ def open_store(uri: str | os.PathLike[str], *, patient: bool = False) -> Store:
         return LocalStore(unquote(urlsplit(text).path))
     if scheme == "s3":
         from drrho_clip.storage.s3 import S3Store  # boto3 takes its time to import
-        from drrho_clip.storage.s3_client import ATTEMPTS, PATIENT_ATTEMPTS, Connection
+        from drrho_clip.storage.s3_client import Connection
 
         bucket, _, prefix = rest.partition("/")
-        return S3Store(bucket, prefix.strip("/"), connection=Connection(PATIENT_ATTEMPTS if patient else ATTEMPTS))
+        return S3Store(bucket, prefix.strip("/"), connection=Connection(patient=patient))
     raise StorageError(f"No store speaks '{scheme}://'", fix="Name a folder or s3://bucket/prefix.")

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import http.client
-import io
 import random
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, NoReturn, Self, cast
+from typing import Any, NoReturn, Self
 
 from drrho_clip.errors import ObjectMissing, StorageError
-from drrho_clip.storage.base import Bytes, ObjectInfo, Store, check_key
-from drrho_clip.storage.ranged import ATTEMPTS, FIRST_PAUSE, RangedReader
+from drrho_clip.storage.base import Bytes, ObjectInfo, check_key
+from drrho_clip.storage.ranged import ATTEMPTS, FIRST_PAUSE, RangedReader, RangedStore
 
 _TIMEOUT = 30.0  # seconds without a byte
-_BUFFER = 1 << 20
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _GONE = (404, 410)
 
 
-class HttpStore(Store):
+class HttpStore(RangedStore):
     """What lies below an address of http(s); the server must answer to Range (RFC 9110, section 14).
 
     A file's ETag is the server's or, where it gives none, its Last-Modified, or "": then its size alone tells versions apart.
@@ -42,17 +40,6 @@ class HttpStore(Store):
                 return ObjectInfo(key, *stream.version)
         except ObjectMissing:
             return None
-
-    def open(self, key: str, *, etag: str | None = None) -> BinaryIO:
-        """Open for reading from start to end; see `RangedReader`."""
-        return cast(BinaryIO, io.BufferedReader(self._ranged(key, etag=etag), _BUFFER))
-
-    def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
-        """Return exactly `length` bytes from `start`."""
-        if length == 0:
-            return b""
-        with self._ranged(key, start=start, stop=start + length, etag=etag) as stream:
-            return stream.readall()
 
     def write(self, key: str, data: Bytes, *, if_absent: bool = False, if_match: str | None = None) -> ObjectInfo:
         """Refuse."""

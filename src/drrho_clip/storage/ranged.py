@@ -6,21 +6,24 @@ import io
 import random
 import re
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from http.client import HTTPException
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import botocore.exceptions as aws
 from urllib3.exceptions import HTTPError
 
 from drrho_clip.errors import ObjectChanged, StorageError
+from drrho_clip.storage.base import Store
 
 ATTEMPTS = 6
 FIRST_PAUSE = 0.2  # seconds; doubled after every attempt that gave nothing
 LONGEST_PAUSE = 10.0
 AT_ONCE_BYTES = 64 << 20  # read in one piece, which urllib3 does in a third of the processor's time
 PIECE_BYTES = 1 << 20
+_BUFFER = 1 << 20
 
 _BROKEN = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, HTTPError, HTTPException, OSError)
 
@@ -154,6 +157,30 @@ class RangedReader(io.RawIOBase):
         if self._body is not None:
             self._body.close()
             self._body = None
+
+
+class RangedStore(Store):
+    """A store whose objects are read by ranges."""
+
+    def open(self, key: str, *, etag: str | None = None) -> BinaryIO:
+        """Open for reading from start to end; see `RangedReader`."""
+        return cast(BinaryIO, io.BufferedReader(self._ranged(key, etag=etag), _BUFFER))
+
+    def read(self, key: str, *, etag: str | None = None) -> bytes:
+        """Return the whole object."""
+        with self._ranged(key, etag=etag) as stream:
+            return stream.readall()
+
+    def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
+        """Return exactly `length` bytes from `start`."""
+        if length == 0:
+            return b""
+        with self._ranged(key, start=start, stop=start + length, etag=etag) as stream:
+            return stream.readall()
+
+    @abstractmethod
+    def _ranged(self, key: str, *, start: int = 0, stop: int | None = None, etag: str | None = None) -> RangedReader:
+        """Open the bytes from `start` to `stop` of an object."""
 
 
 def _extent(response: Any) -> tuple[int, int]:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, Self
 
 from botocore.exceptions import ClientError
 
 from drrho_clip.errors import ObjectChanged, ObjectMissing, StorageError
-from drrho_clip.storage.base import Bytes, ObjectInfo, Store, check_key, check_prefix
+from drrho_clip.storage.base import Bytes, ObjectInfo, check_key, check_prefix
 from drrho_clip.storage.files import disk_errors
 from drrho_clip.storage.multipart import PART_BYTES, MultipartUpload, read_file
-from drrho_clip.storage.ranged import RangedReader
+from drrho_clip.storage.ranged import RangedReader, RangedStore
 from drrho_clip.storage.s3_client import Connection
 
-_BUFFER = 1 << 20
 LARGEST_PUT = 64 << 20
 """Bytes that go in one request: what is broken off is sent again whole, and a server takes 5 GiB at most."""
 
 
-class S3Store(Store):
+class S3Store(RangedStore):
     """Objects below `prefix` of a bucket."""
 
     def __init__(self, bucket: str, prefix: str = "", *, page_size: int = 1000, connection: Connection | None = None) -> None:
@@ -50,22 +48,6 @@ class S3Store(Store):
             self._check_bucket(uri)
             return None
         return ObjectInfo(key, response["ContentLength"], response["ETag"].strip('"'))
-
-    def open(self, key: str, *, etag: str | None = None) -> BinaryIO:
-        """Open for reading from start to end; see `RangedReader`."""
-        return cast(BinaryIO, io.BufferedReader(self._ranged(key, etag=etag), _BUFFER))
-
-    def read(self, key: str, *, etag: str | None = None) -> bytes:
-        """Return the whole object."""
-        with self._ranged(key, etag=etag) as stream:
-            return stream.readall()
-
-    def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
-        """Return exactly `length` bytes from `start`."""
-        if length == 0:
-            return b""
-        with self._ranged(key, start=start, stop=start + length, etag=etag) as stream:
-            return stream.readall()
 
     def write(self, key: str, data: Bytes, *, if_absent: bool = False, if_match: str | None = None) -> ObjectInfo:
         """Put an object in one request, conditionally where asked; a large one without a condition in parts."""

@@ -31,15 +31,16 @@ _NO_SERVER = (aws.ConnectionError, aws.HTTPClientError)
 class Connection:
     """The client of this process, built on first use and again after a fork; only its absence is pickled.
 
-    A request that fails for a passing reason is sent `attempts` times in all, unless AWS_MAX_ATTEMPTS says otherwise.
+    A request that fails for a passing reason is sent ATTEMPTS times in all, a `patient` one PATIENT_ATTEMPTS times, unless
+    AWS_MAX_ATTEMPTS says otherwise.
     """
 
-    def __init__(self, attempts: int = ATTEMPTS) -> None:
-        self.attempts = attempts
+    def __init__(self, *, patient: bool = False) -> None:
+        self.patient = patient
         self._built: tuple[int, Any, str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"attempts": self.attempts, "_built": None}
+        return {"patient": self.patient, "_built": None}
 
     @property
     def client(self) -> Any:
@@ -59,7 +60,7 @@ class Connection:
     def _get(self) -> tuple[int, Any, str]:
         # Two threads may both build one; each is whole, and the last stays.
         if self._built is None or self._built[0] != os.getpid():
-            self._built = (os.getpid(), *_build(self.attempts))
+            self._built = (os.getpid(), *_build(patient=self.patient))
         return self._built
 
     @contextmanager
@@ -73,20 +74,20 @@ class Connection:
 
 
 def make_client(
-    session: boto3.session.Session, endpoint: str | None, region: str, *, direct: bool = False, attempts: int = ATTEMPTS
+    session: boto3.session.Session, endpoint: str | None, region: str, *, direct: bool = False, patient: bool = False
 ) -> Any:
     """Return an S3 client for an endpoint (None = AWS) with settings that are safe for it; `direct` = past any proxy."""
-    config = _client_config(foreign=bool(endpoint), direct=direct, attempts=attempts)
+    config = _client_config(foreign=bool(endpoint), direct=direct, patient=patient)
     return session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
 
 
-def _build(attempts: int) -> tuple[Any, str]:
+def _build(*, patient: bool) -> tuple[Any, str]:
     try:
         core = botocore.session.get_session()
         endpoint = _configured_endpoint(core)
         session = boto3.session.Session(botocore_session=core)
         region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
-        client = make_client(session, endpoint, region, attempts=attempts)
+        client = make_client(session, endpoint, region, patient=patient)
         credentials = session.get_credentials()
     except (aws.BotoCoreError, ValueError) as error:
         raise StorageError(f"The AWS settings cannot be used: {error}", fix="Check the AWS_* variables and ~/.aws.") from error
@@ -113,9 +114,9 @@ def _configured_endpoint(core: Any) -> str | None:
     return endpoint
 
 
-def _client_config(*, foreign: bool, direct: bool, attempts: int = ATTEMPTS) -> Config:
+def _client_config(*, foreign: bool, direct: bool, patient: bool = False) -> Config:
     # "standard" gives up for all threads together once a hundred requests have failed, which many readers soon have.
-    mode = "standard" if attempts == ATTEMPTS else "legacy"
+    mode, attempts = ("legacy", PATIENT_ATTEMPTS) if patient else ("standard", ATTEMPTS)
     settings: dict[str, Any] = {
         "connect_timeout": 5,
         "read_timeout": 30,
