@@ -104,8 +104,8 @@ def load_config(
 ) -> RunConfig:
     """Read a YAML file (None = defaults only), then apply `given` (by dotted key) and `assignments` ("train.seed=1").
 
-    Keys of assignments without a dot that are no top-level ones belong to `section`. Raises ConfigError that says what is
-    wrong, where, and the nearest names; nothing is read or written besides the file.
+    Keys of assignments without a dot belong to `section`, unless the run itself has them (`store`, `dataset`, `run`). Raises
+    ConfigError that says what is wrong, where, and the nearest names; nothing is read or written besides the file.
     """
     values = read_yaml(path) if path else {}
     for key, value in (given or {}).items():
@@ -115,7 +115,7 @@ def load_config(
         if not separator or not key.strip():
             raise ConfigError(f"'{assignment}' sets nothing", where="--set", fix="Write it as --set train.batch_size=128.")
         key = key.strip()
-        if section and "." not in key and key not in RunConfig.model_fields:
+        if section and "." not in key and (key in SECTIONS or key not in RunConfig.model_fields):
             key = f"{section}.{key}"
         _put(values, key, value.strip())
     return RunConfig.parse(values, where=str(path) if path else "")

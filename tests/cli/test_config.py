@@ -64,6 +64,10 @@ def test_flags_win_over_the_file_and_set_over_flags(tmp_path: Path):
 
 def test_set_takes_the_own_keys_of_a_steps_command():
     assert load_config(None, ["batch_size=32", "dataset=pets"], section="train").train.batch_size == 32
+    # A key of the step that is also the name of another step's section:
+    assert load_config(None, ["reference=clean"], section="train").train.reference == "clean"
+    named = {"train.reference": "clean", "train.method": "openclip"}
+    assert load_config(None, ["reference="], given=named, section="train").train.reference == ""
 
 
 @pytest.mark.parametrize("text", ["", "\n# nothing\n", "train:\nreference:\n"])
