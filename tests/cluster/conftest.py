@@ -82,7 +82,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if ours and not any(_option(config, option) for option in ("kubeconfig", "cluster", "collectonly")):
         with _uncaptured(config):
-            config.stash[_LAYOUT] = build_all(Progress())
+            try:
+                config.stash[_LAYOUT] = build_all(Progress())
+            except RuntimeError as error:  # says all that there is to know
+                pytest.exit(str(error), returncode=1)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

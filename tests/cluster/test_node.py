@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import socket
+from pathlib import Path
 
 import kubernetes
 import pytest
 
 from drrho_clip.storage import open_store
+from testcluster import packages
 from testcluster.access import S3, Access
 from testcluster.pods import container, pod, pod_spec
 
@@ -91,3 +93,9 @@ def test_no_address_outside_is_reached(cluster: Access, request, address: str):
         pytest.skip("another cluster's network is its own")
     with pytest.raises(OSError, match="unreachable"):
         socket.create_connection((address, 443), timeout=5)
+
+
+def test_disk_without_room_is_said_before_anything_is_built(tmp_path: Path):
+    packages.check_room(tmp_path, 0)
+    with pytest.raises(RuntimeError, match=r"needs 1000000 GB more on the disk of .*, which has \d+\.\d GB left"):
+        packages.check_room(tmp_path, 1_000_000)

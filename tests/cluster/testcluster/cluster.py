@@ -25,6 +25,7 @@ from .supervisor import clean
 
 START_SECONDS = 180.0
 END_SECONDS = 60.0
+ROOM_COLD, ROOM_WARM = 24, 6  # GB that building everything takes at most, and running a cluster of what is built
 ROLLOUT = "--timeout=300s"  # the API, its clients and the tests share the machine's cores
 OPERATORS = {
     "training": "kubeflow/training-operator",
@@ -251,6 +252,7 @@ def build_all(progress: Progress) -> Path:
     """Install, fetch and build everything that a cluster needs and that is not there yet; return the image's OCI layout."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
+    packages.check_room(cache, ROOM_WARM if (image.images_folder(cache) / "layout").exists() else ROOM_COLD)
     packages.install_packages(progress)
     build_programs(cache, progress)
     return image.build_image(cache, progress)

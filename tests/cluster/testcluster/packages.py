@@ -1,4 +1,4 @@
-"""What the machine must bring: Linux, root, and some of Debian's packages, which are installed if they are missing."""
+"""What the machine must bring: Linux, root, room on the disk, and some of Debian's packages; these are installed if missing."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ def why_not() -> str:
     if missing and not find("apt-get"):
         return f"it needs {', '.join(missing)}, named as in Debian, and there is no apt-get to install them"
     return ""
+
+
+def check_room(folder: Path, gigabytes: int) -> None:
+    """RuntimeError where the disk of `folder` has less room: a build that fills it ends far from its cause."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < gigabytes:
+        raise RuntimeError(
+            f"The test cluster needs {gigabytes} GB more on the disk of {folder}, which has {free:.1f} GB left. "
+            "Make room, or let DRRHO_CLUSTER_CACHE name a folder on another disk."
+        )
 
 
 def missing_packages() -> list[str]:
