@@ -29,7 +29,7 @@ Indices = NDArray[np.int64]
 THREADS = 16
 AHEAD_BYTES = 128 * 2**20  # of encoded samples and features, for the steps in use and to come; never less than two steps
 GROUP_STEPS = 16  # of a group: where all is held nothing would end it
-RUN_BYTES = 8 * 2**20  # of one ranged read; a sample that is larger comes alone
+RUN_BYTES = 16 * 2**20  # of one ranged read; a sample that is larger comes alone
 RUN_SAMPLES = 1024
 RUNS_AHEAD = 8  # of sequential reading
 

@@ -67,7 +67,7 @@ def read_pieces(extents: Iterable[tuple[int, int]], read_range: Callable[[int, i
 def is_header_of(headers: bytes, member: Member) -> bool:
     """Whether `headers`, which end where the data of a member begins, have its name and size."""
     header, name = headers[-BLOCK:], member.name.encode()
-    if header[: len(name) + 1] == name + b"\0" and header[SIZE_FIELD] == b"%011o" % member.size:
+    if header.startswith(name + b"\0") and header[SIZE_FIELD] == b"%011o" % member.size:
         return True
     try:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")

@@ -120,7 +120,7 @@ class SampleReader:
         named = all(member.name == f"{name}.{member.extension}" for member, _ in parts)
         if not named or len(images) != 1 or "txt" not in by_extension or "json" not in by_extension:
             raise self._unusable(shard, f"its index names no sample {name} with an image, a txt and a json")
-        return Sample(shard.base + position, images[0], by_extension["txt"].decode(), json.loads(by_extension["json"]))
+        return Sample(shard.base + position, images[0], by_extension["txt"].decode(), json.loads(by_extension["json"].decode()))
 
     def _adopted(self, shard: Shard, position: int, parts: list[tuple[Member, bytes]]) -> Sample:
         key = self._keys.get(shard.key, lambda: self._load_keys(shard))[position]

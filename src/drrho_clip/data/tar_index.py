@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -24,8 +23,7 @@ BLOCK = 512  # bytes; headers and data of a tar start at multiples of it
 _PLAIN = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}~"  # besides letters, digits and "_.-~"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One file of a sample: its data lies at `offset` .. `offset + size` of the tar."""
 
     extension: str
@@ -59,10 +57,11 @@ class TarIndex:
     def members(self, position: int) -> tuple[Member, ...]:
         """Return the members of the sample at a position; raise DataError where the line cannot be understood."""
         line = self.text[self._ends[position] + 1 : self._ends[position + 1]]
+        plain = unquote if b"%" in line else str
         try:
-            fields = line.decode().split(" ")
-            groups = [fields[i : i + 4] for i in range(0, len(fields), 4)]
-            return tuple(Member(unquote(kind), int(offset), int(size), unquote(name)) for kind, offset, size, name in groups)
+            fields = iter(line.decode().split(" "))
+            groups = zip(fields, fields, fields, fields, strict=True)
+            return tuple([Member(plain(kind), int(offset), int(size), plain(name)) for kind, offset, size, name in groups])
         except ValueError:
             raise self._damaged(f"line {position + 2} is not 'extension offset size filename ...'") from None
 
