@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.checkpoint import checkpoint_stall
 from benchmarks.download import download_rate
+from benchmarks.download_memory import download_memory
 from benchmarks.loading import decode_rate, reference_rate
 from benchmarks.loss import loss_memory, loss_time
 from benchmarks.planning import planning
@@ -26,6 +27,7 @@ BENCHMARKS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "step": step_time,
     "ustate": ustate_time,
     "download": download_rate,
+    "download-memory": download_memory,
     "planning": planning,
     "checkpoint": checkpoint_stall,
     "read": read_rate,

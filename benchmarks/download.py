@@ -18,8 +18,9 @@ import tarfile
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -44,19 +45,12 @@ def download_rate() -> dict[str, Any]:
     if os.environ.get(IMG2DATASET):
         ways["img2dataset"] = _img2dataset
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    server = context.Process(target=_serve, args=(there,), daemon=True)
-    server.start()
-    try:
-        url = f"http://127.0.0.1:{here.recv()}"
+    with web_server(SIDE) as url:
         _seconds(_ours, url, SHARD)  # what this process imports on the way is nobody's work
         for _ in range(REPEATS):
             for name, way in ways.items():
                 few, all_rows = (_seconds(way, url, rows) for rows in (FEW, ROWS))
                 found[name].append((all_rows[0] - few[0], all_rows[1] - few[1]))
-    finally:
-        server.terminate()
     clock, processor = (
         {name: (ROWS - FEW) / statistics.median(each[kind] for each in values) for name, values in found.items()}
         for kind in (0, 1)
@@ -74,21 +68,32 @@ def download_rate() -> dict[str, Any]:
 def _seconds(way: Way, url: str, rows: int) -> tuple[float, float]:
     """Seconds by the clock, and of processor time here and in processes that have ended."""
     with tempfile.TemporaryDirectory(prefix="drrho-download-") as folder:
-        table = Path(folder) / "table.tsv"
-        table.write_text("url\tcaption\n" + "".join(f"{url}/{number}.jpg\tpicture {number}\n" for number in range(rows)))
+        table = write_table(Path(folder), url, rows)
         started, used = time.perf_counter(), os.times()
         if (found := way(table, Path(folder))) != rows:
             raise RuntimeError(f"{rows - found} of {rows} rows are missing")
         return time.perf_counter() - started, sum(os.times()[:4]) - sum(used[:4])
 
 
-def _ours(table: Path, folder: Path) -> int:
+def write_table(folder: Path, url: str, rows: int) -> Path:
+    """Write a table of `rows` URLs of that server into a folder, each with a caption, and return its path."""
+    table = folder / "table.tsv"
+    table.write_text("url\tcaption\n" + "".join(f"{url}/{number}.jpg\tpicture {number}\n" for number in range(rows)))
+    return table
+
+
+def ingest_table(table: Path, folder: Path, size: int, shard: int) -> int:
+    """Fetch a table into a store in `folder`, pictures of `size` pixels, and return how many samples came."""
     config = IngestConfig(
-        dataset="web", source="table", path=str(table), image_size=SMALL, shard_samples=SHARD, workers=PROCESSES,
+        dataset="web", source="table", path=str(table), image_size=size, shard_samples=shard, workers=PROCESSES,
         heldout_fraction=0, allow_private=True, download_connections=PROCESSES * THREADS,
         download_host_connections=PROCESSES * THREADS,
     )  # fmt: skip
     return ingest(config, open_store(folder / "store")).total
+
+
+def _ours(table: Path, folder: Path) -> int:
+    return ingest_table(table, folder, SMALL, SHARD)
 
 
 def _plain(table: Path, folder: Path) -> int:
@@ -130,14 +135,27 @@ def _img2dataset(table: Path, folder: Path) -> int:
     return sum(json.loads(stats.read_text())["successes"] for stats in (folder / "out").glob("*_stats.json"))
 
 
-def _serve(pipe: Connection) -> None:
-    """Answer every GET with one of the pictures, over connections that stay open."""
+@contextmanager
+def web_server(side: int) -> Iterator[str]:
+    """A web server in a process of its own that answers every GET with one of some pictures of `side` pixels; yields its URL."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    server = context.Process(target=_serve, args=(there, side), daemon=True)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{here.recv()}"
+    finally:
+        server.terminate()
+
+
+def _serve(pipe: Connection, side: int) -> None:
+    """Answer over connections that stay open."""
     generator = np.random.default_rng(0)
     answers = []
     for _ in range(IMAGES):
         stream = io.BytesIO()
-        clouds = Image.fromarray(generator.integers(0, 256, (SIDE // 6, SIDE // 6, 3), dtype=np.uint8))
-        clouds.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=85)
+        clouds = Image.fromarray(generator.integers(0, 256, (side // 6, side // 6, 3), dtype=np.uint8))
+        clouds.resize((side, side), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=85)
         body = stream.getvalue()
         answers.append(b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
