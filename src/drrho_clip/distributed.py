@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+HEARD_SECONDS = 1.0
 
 
 def rank() -> int:
@@ -106,6 +109,22 @@ def node_ranks() -> range:
     """Ranks of the processes of this node, as the launcher says; without one the group is one node."""
     first = rank() - int(os.environ.get("LOCAL_RANK", rank()))
     return range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", world_size())))
+
+
+def first_alone(work: Callable[[], None]) -> None:
+    """Do `work`, which takes part in no collective, on rank 0, while the others wait however long it takes.
+
+    They hear of it every second, so that the timeout of the group is for a rank 0 that is lost, not for one that is busy.
+    """
+    if world_size() == 1:
+        work()
+        return
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(work) if rank() == 0 else None
+        while not broadcast_object(done is None or bool(wait([done], HEARD_SECONDS).done)):
+            pass
+    if done is not None:
+        done.result()
 
 
 def barrier() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
@@ -86,9 +87,7 @@ def _work(config: TrainConfig, dataset_version: int, store: Store, watch: Launch
             history.close()
     if owner is not None:
         owner.check()
-    if distributed.rank() == 0:
-        publish(trainer, manifest, store)
-    distributed.barrier()
+    distributed.first_alone(partial(publish, trainer, manifest, store))  # of a large dataset it takes longer than a step may
 
 
 def batch_maker(config: TrainConfig, manifest: Manifest, store: Store) -> BatchMaker:
