@@ -121,9 +121,11 @@ def test_any_score_can_be_the_metric(scenes_store: Store):
 def test_unusable_metrics_are_named(scenes_store: Store):
     with pytest.raises(ConfigError, match="'metric': a metric is mean_recall_at_5"):
         settings("one", metric="accuracy")
+    with pytest.raises(ConfigError, match=r"'metric': a metric is .*recall at 1, 5, 10"):
+        settings("one", metric="mean_recall_at_5000")
     export(scenes_store, "one", 0)
-    with pytest.raises(ConfigError, match=r"has no mean_recall_at_5000.*It has: image_to_text_recall_at_1"):
-        promote(settings("one", metric="mean_recall_at_5000"), scenes_store)
+    with pytest.raises(ConfigError, match=r"has no zero_shot_top_1.*It has: image_to_text_recall_at_1"):
+        promote(settings("one", metric="zero_shot_top_1", classnames="none"), scenes_store)
     assert find_decision("one", scenes_store) is None
 
 

@@ -94,6 +94,7 @@ def test_classes_of_a_file(tmp_path: Path):
         ("{", "is no JSON"),
         ('{"classnames": []}', "classnames"),
         ('{"classnames": ["a", "a"]}', "a given more than once"),
+        ('{"classnames": ["a", " "]}', "name 2 is blank"),
         ('{"classnames": ["a"], "templates": ["a photo"]}', "'a photo' needs {} once"),
         ('{"classnames": ["a"], "templates": ["{0} {}"]}', "no other brace"),
         ('{"classnames": ["a"], "template": ["{}"]}', "unknown key 'template'.*templates"),

@@ -28,6 +28,8 @@ class ClassList(Config):
     @field_validator("classnames")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if blank := [number for number, name in enumerate(names, 1) if not name.strip()]:
+            raise ValueError(f"name {blank[0]} is blank: every class needs one")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"{', '.join(repeated[:3])} given more than once")

@@ -9,7 +9,17 @@ from pydantic import Field, model_validator
 
 from drrho_clip.schema import Config
 
-METRIC = re.compile(r"(mean|image_to_text|text_to_image)_recall_at_\d+|zero_shot_top_\d+|zero_shot_mean_per_class")
+RECALL_KS = (1, 5, 10)
+TOP_KS = (1, 5)
+METRICS = (
+    *(f"{side}_recall_at_{k}" for side in ("mean", "image_to_text", "text_to_image") for k in RECALL_KS),
+    *(f"zero_shot_top_{k}" for k in TOP_KS),
+    "zero_shot_mean_per_class",
+)
+"""The numbers of an evaluation that a decision can rest on, see `Evaluation.metric`."""
+
+FREE = frozenset({"batch_size", "decode_threads"})
+"""Settings that change nothing of a result: an evaluation is found whatever they are."""
 
 
 class EvaluateConfig(Config):
@@ -89,8 +99,9 @@ def safe_name(text: str) -> str:
 
 def check_metric(name: str) -> str:
     """Return the name of one number of an evaluation, see `Evaluation.metric`; ValueError where it can be none."""
-    if not METRIC.fullmatch(name):
+    if name not in METRICS:
         raise ValueError(
-            "a metric is mean_recall_at_5, image_to_text_recall_at_1, text_to_image_recall_at_1, zero_shot_top_1, ..."
+            "a metric is mean_recall_at_5, image_to_text_recall_at_1, text_to_image_recall_at_1, zero_shot_top_1, ...: recall at "
+            f"{', '.join(map(str, RECALL_KS))}, top {' and '.join(map(str, TOP_KS))}"
         )
     return name

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from drrho_clip.evaluation.config import RECALL_KS
 from drrho_clip.evaluation.results import Retrieval, Score
 
-KS = (1, 5, 10)
 MAX_SIMILARITIES = 2**25  # similarities in memory at once: 128 MiB of float32
 
 DEFINITION = (
@@ -43,7 +43,7 @@ class _Side:
     queries: Tensor  # [q] sorted numbers
 
 
-def evaluate_retrieval(pairs: Pairs, ks: Sequence[int] = KS) -> Retrieval:
+def evaluate_retrieval(pairs: Pairs, ks: Sequence[int] = RECALL_KS) -> Retrieval:
     """Recall at `ks` both ways; a k that is not smaller than the number of candidates is left out."""
     images = _distinct(pairs, 0, pairs.images)
     texts = _distinct(pairs, 1, pairs.captions)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from drrho_clip.evaluation.config import TOP_KS
 from drrho_clip.evaluation.results import ClassAccuracy, Score, ZeroShot
 
 if TYPE_CHECKING:
     from drrho_clip.evaluation.classes import ClassList
     from drrho_clip.models import Encoder
-
-KS = (1, 5)
 
 DEFINITION = (
     "top k: share of the pictures whose own class is among the k most similar of all classes; a class is the mean of the text "
@@ -85,7 +84,7 @@ def classify(images: Tensor, classifier: Tensor, labels: Labels, classes: ClassL
         templates=len(classes.templates),
         samples=len(numbers),
         skipped=labels.skipped,
-        top={k: Score.of(float((ranks <= k).sum()), len(ranks)) for k in KS if k < len(classes.classnames)},
+        top={k: Score.of(float((ranks <= k).sum()), len(ranks)) for k in TOP_KS if k < len(classes.classnames)},
         mean_per_class=sum(found.accuracy for found in per_class.values()) / len(per_class),
         per_class=per_class,
     )

@@ -11,17 +11,16 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from drrho_clip.errors import ConfigError, ObjectMissing, nearest
-from drrho_clip.evaluation.config import safe_name
+from drrho_clip.evaluation.config import RECALL_KS, TOP_KS, safe_name
 from drrho_clip.schema import Config
 from drrho_clip.storage import open_store
 
 Kind = Literal["classification", "retrieval", "association"]
 
 SUITES = Path(__file__).parent / "suites"
-RECALL_KS = (1, 5, 10)
 METRICS: Mapping[str, Kind] = {
-    **dict.fromkeys(("top_1", "top_5", "mean_per_class_recall", "macro_f1"), "classification"),
-    **dict.fromkeys(("worst_group_top_1", "worst_group_top_5"), "classification"),
+    **dict.fromkeys((*(f"top_{k}" for k in TOP_KS), "mean_per_class_recall", "macro_f1"), "classification"),
+    **dict.fromkeys((f"worst_group_top_{k}" for k in TOP_KS), "classification"),
     **dict.fromkeys((f"{what}_recall_at_{k}" for what in ("image", "text", "mean") for k in RECALL_KS), "retrieval"),
     "jaccard": "association",
 }

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from drrho_clip.errors import DataError
+from drrho_clip.evaluation.config import RECALL_KS, TOP_KS
 from drrho_clip.evaluation.retrieval import Pairs, evaluate_retrieval
 from drrho_clip.evaluation.suite.associations import Associations, Picture
 from drrho_clip.evaluation.suite.classifier import cached_classifier
-from drrho_clip.evaluation.suite.config import RECALL_KS, SuiteTask
+from drrho_clip.evaluation.suite.config import SuiteTask
 from drrho_clip.evaluation.suite.metrics import group_shares, jaccard, macro_f1, mean_per_class_recall, rank_classes, top_k
 from drrho_clip.evaluation.suite.published import Published, PublishedSample
 from drrho_clip.evaluation.suite.results import GroupScore
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from drrho_clip.storage import Store
 
 Item = PublishedSample | Picture
-TOP_KS = (1, 5)
 
 CLASSIFICATION = (
     "top_k: share of the pictures whose class is among the k most similar; a class is the mean of the text features of its "
