@@ -72,8 +72,8 @@ def test_two_processes_train_the_same_model_as_one(scenes_store: Store) -> None:
     assert scenes_store.read(layout.run_weights("w2"))
 
 
-@pytest.mark.parametrize("home", ["device", "shared"])
-def test_a_stopped_run_goes_on_with_another_number_of_processes(scenes_store: Store, home: str) -> None:
+@pytest.mark.parametrize(("home", "then"), [("device", "shared"), ("shared", "device")])
+def test_a_stopped_run_goes_on_with_other_processes_and_another_home_of_u(scenes_store: Store, home: str, then: str) -> None:
     changed = {"u_home": home, "checkpoint_steps": 6, "keep_checkpoints": 9}
     config = train_with(1, scenes_store, run="moved", **changed)
     undisturbed = load_model("run:moved", scenes_store).model.state_dict()
@@ -82,7 +82,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(scenes_store: St
     for info in list(scenes_store.list(layout.run("moved"))):  # as if it had been killed after step 6
         if not info.key.startswith(kept):
             scenes_store.delete(info.key)
-    train(config, scenes_store, launch=partial(run_locally, processes=2))
+    train(config.model_copy(update={"u_home": then}), scenes_store, launch=partial(run_locally, processes=2))
     for name, value in load_model("run:moved", scenes_store).model.state_dict().items():
         torch.testing.assert_close(value, undisturbed[name], rtol=1e-3, atol=1e-4, msg=name)
     again = pq.read_table(io.BytesIO(scenes_store.read(layout.run_weights("moved"))))

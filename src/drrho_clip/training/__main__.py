@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--holder", default="", help="who has the run, where several processes in turn are one (default: this process)"
     )
     for key in sorted(FREE):
-        kind = str if TrainConfig.model_fields[key].annotation is str else int
+        kind = type(TrainConfig.model_fields[key].default)
         parser.add_argument("--" + key.replace("_", "-"), type=kind, help="instead of the recorded value")
     return parser
 

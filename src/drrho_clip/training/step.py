@@ -33,6 +33,8 @@ FREE = {
     "log_steps",
     "collective_timeout",
     "metrics_port",
+    "u_home",
+    "u_path",
 }
 """Settings that may differ when a run goes on: they change nothing of its result."""
 
