@@ -27,8 +27,15 @@ class Launcher:
         assert main(arguments) == 0
 
 
-def planned(store: Store, kind: str = "comparison", *, train: dict[str, Any] | None = None, **study: Any) -> Plan:
+def planned(
+    store: Store,
+    kind: str = "comparison",
+    *,
+    train: dict[str, Any] | None = None,
+    evaluate: dict[str, Any] | None = None,
+    **study: Any,
+) -> Plan:
     """Plan a study of the dataset `scenes`."""
-    values = {"dataset": "scenes", "train": {**TINY, **(train or {})}, "study": {**STUDY, **study}}
+    values = {"dataset": "scenes", "train": {**TINY, **(train or {})}, "evaluate": evaluate or {}, "study": {**STUDY, **study}}
     config = RunConfig.parse(values)
     return plan_study(kind, config.study, config.train, config.evaluate, store)

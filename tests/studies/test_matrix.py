@@ -70,6 +70,7 @@ REFUSED = {
     "more than the data": ({"fractions": "1,1.5"}, "fractions: 1.5 is no share"),
     "baseline": ({"methods": "openclip,drrho"}, "baseline: 'fastclip' is not among the methods. Known: drrho, openclip"),
     "measure": ({"measure": "loss"}, "'measure': a metric is mean_recall_at_5"),
+    "a k that is not measured": ({"measure": "mean_recall_at_7"}, "recall at 1, 5, 10, top 1 and 5 (got 'mean_recall_at_7')"),
     "no setting": ({"settings": "temperature=1"}, "write METHOD.SETTING=VALUE"),
     "a setting of no method": ({"settings": "jest.eps=1"}, "settings: 'jest' is not among the methods"),
     "a setting of the study's": ({"settings": "drrho.samples=1"}, "'samples' is nothing that a method sets for itself"),
@@ -89,5 +90,9 @@ def test_refusals_of_a_kind():
         arms("compare")
     with pytest.raises(ConfigError, match=r"lack 1.*Write 0.25,0.5,1"):
         arms("data_efficiency", fractions="0.25,0.5")
+    with pytest.raises(ConfigError, match="needs runs of 3 different computes, and the study has 2"):
+        arms("scaling", budgets="1e4,2e4")
+    with pytest.raises(ConfigError, match="needs runs of 4 different computes, and the study has 3"):
+        arms("scaling", budgets="1e4,2e4,4e4", irreducible="true")
     with pytest.raises(ConfigError, match="one reference"):
         arms("weak_to_strong", references="a,b")

@@ -13,7 +13,7 @@ from drrho_clip.data.ingest import ingest
 from drrho_clip.errors import ConfigError, DrrhoError
 from drrho_clip.storage import Store, layout
 from drrho_clip.studies.cell import run_cell
-from drrho_clip.studies.plan import Plan, load_plan, revision
+from drrho_clip.studies.plan import LATEST, Plan, load_plan, revision
 
 PlanIn = Callable[..., Plan]
 
@@ -61,6 +61,7 @@ def test_of_several_studies_that_take_one_name_at_once_one_has_it(scenes_store: 
 CHANGED = {
     "a setting of the study": ({"seeds": "0,1,2"}, "study.seeds: '0,1' there, '0,1,2' here"),
     "a setting of the trainings": ({"train": {"samples": 128}}, "train.samples: 96 there, 128 here"),
+    "which checkpoints there are": ({"train": {"checkpoint_steps": 2}}, "train.checkpoint_steps: 1000 there, 2 here"),
 }
 
 
@@ -72,6 +73,29 @@ def test_other_settings_under_the_same_name_are_refused(
     with pytest.raises(ConfigError) as refused:
         plan_in(scenes_store, **changed)
     assert f"The study 'scenes-comparison' exists with other settings ({message})" in str(refused.value)
+
+
+def test_what_changes_no_result_may_differ_and_the_newest_is_taken(scenes_store: Store, plan_in: PlanIn):
+    first = plan_in(scenes_store)
+    train = {"workers": 2, "cache_path": "/tmp/cache", "cache_gib": 3, "log_steps": 7, "metrics_port": 9000}
+    train |= {"keep_checkpoints": 4, "collective_timeout": 60, "u_home": "shared", "u_path": "/tmp"}
+    report = {"measure": "mean_recall_at_1", "predict": "1e6", "irreducible": True}
+    evaluate = {"batch_size": 8, "decode_threads": 3}
+    second = plan_in(scenes_store, train=train, evaluate=evaluate, **report)
+    assert second == load_plan("scenes-comparison", scenes_store)
+    config = second.training(second.cells[0])
+    assert {key: getattr(config, key) for key in train} == train
+    assert {key: getattr(second.study, key) for key in report} == report
+    assert {key: getattr(second.evaluate, key) for key in evaluate} == evaluate
+    assert (second.cells, second.created) == (first.cells, first.created)
+    with pytest.raises(ConfigError, match=r"train\.samples: 96 there, 128 here"):
+        plan_in(scenes_store, train={"samples": 128, "workers": 4})
+    assert load_plan("scenes-comparison", scenes_store) == second
+
+
+def test_what_may_differ_are_settings(scenes_store: Store, plan_in: PlanIn):
+    plan = plan_in(scenes_store)
+    assert all(keys <= getattr(plan, section).model_fields_set for section, keys in LATEST.items())
 
 
 def test_a_name_that_another_kind_of_study_has_is_refused(scenes_store: Store, plan_in: PlanIn):
@@ -92,6 +116,10 @@ def test_a_dataset_that_has_grown_meanwhile_is_refused_with_both_versions(scenes
 
 
 REFUSED = {
+    "a measure without classes": (
+        {"measure": "zero_shot_top_1", "evaluate": {"classnames": "none"}},
+        "There will be no zero_shot_top_1: not asked for",
+    ),
     "unknown reference": ({"references": "nothere"}, "No reference 'nothere' for this dataset"),
     "unknown setting": ({"settings": "drrho.tau=1"}, "unknown key 'tau'"),
     "a setting out of its limits": ({"settings": "drrho.learning_rate=0"}, "'learning_rate'"),

@@ -14,6 +14,9 @@ from drrho_clip.schema import Config
 
 T = TypeVar("T")
 
+FREE = frozenset({"measure", "predict", "irreducible"})
+"""Settings that are about the report of a study alone, and no run of it."""
+
 
 class AdviseConfig(Config):
     """What the advisor looks at, beside the training that is planned."""

@@ -10,6 +10,7 @@ from drrho_clip.method import METHODS
 from drrho_clip.report.results import METHOD_TITLES
 from drrho_clip.schema import Config
 from drrho_clip.studies.config import StudyConfig
+from drrho_clip.studies.scaling_law import FEWEST
 from drrho_clip.training.config import TrainConfig
 
 MAX_CELLS = 100
@@ -69,11 +70,22 @@ def weak_to_strong(study: StudyConfig, train: TrainConfig) -> Iterator[Arm]:
 
 
 def scaling(study: StudyConfig, train: TrainConfig) -> Iterator[Arm]:
-    """Every method at every model size and every number of samples seen (figure 2)."""
+    """Every method at every model size and every number of samples seen (figure 2).
+
+    ConfigError where these are too few for a law, which would only be said after the last training.
+    """
+    sizes, budgets = study.architecture_names or [train.architecture], study.budget_numbers or [train.samples]
+    least = FEWEST + study.irreducible
+    if len(sizes) * len(budgets) < least:
+        raise ConfigError(
+            f"A scaling law needs runs of {least} different computes, and the study has {len(sizes) * len(budgets)}",
+            where="study.architectures, study.budgets",
+            fix="Name more model sizes or budgets" + (", or set irreducible to false." if study.irreducible else "."),
+        )
     for method, reference in _methods(study, train):
         name, label = _named(study, method, reference)
-        for architecture in study.architecture_names or [train.architecture]:
-            for samples in study.budget_numbers or [train.samples]:
+        for architecture in sizes:
+            for samples in budgets:
                 size = f"{architecture.replace('/', '-').lower()}-{samples}"
                 arm = _arm(study, method, reference, (f"{name}-{size}", f"{label}; {architecture}, {samples:,} samples"))
                 overrides = {**arm.overrides, "architecture": architecture, "samples": samples}

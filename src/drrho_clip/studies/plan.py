@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from drrho_clip.data.manifest import Manifest, load_manifest
 from drrho_clip.errors import ConfigError, DataError, ObjectChanged, nearest
+from drrho_clip.evaluation.config import FREE as FREE_IN_EVALUATION
 from drrho_clip.evaluation.config import EvaluateConfig
+from drrho_clip.evaluation.expected import check_expected
 from drrho_clip.observe import get_logger
 from drrho_clip.schema import Config
 from drrho_clip.storage import layout
+from drrho_clip.studies.config import FREE as FREE_IN_REPORT
 from drrho_clip.studies.config import StudyConfig
 from drrho_clip.studies.matrix import Arm, Cell, study_arms, study_cells
 from drrho_clip.studies.weak import WeakReference, weak_reference
 from drrho_clip.training.config import TrainConfig
+from drrho_clip.training.step import FREE as FREE_IN_TRAINING
 from drrho_clip.training.step import check_settings
 
 if TYPE_CHECKING:
@@ -29,6 +33,13 @@ if TYPE_CHECKING:
 COMMITS = ("DRRHO_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 NOTES = {"revision", "version", "created"}
 """What a plan only tells: two plans that differ in it are the same."""
+LATEST: Mapping[str, frozenset[str]] = {
+    "study": FREE_IN_REPORT,
+    # the curve of a run is made of its checkpoints
+    "train": frozenset(FREE_IN_TRAINING) - {"checkpoint_steps", "keep_checkpoint_every"},
+    "evaluate": FREE_IN_EVALUATION,
+}
+"""Settings that change nothing of what a study's runs result in, by section: those of the newest call are taken."""
 
 
 class Plan(Config):
@@ -82,6 +93,7 @@ class Plan(Config):
 def plan_study(kind: str, study: StudyConfig, train: TrainConfig, evaluate: EvaluateConfig, store: Store) -> Plan:
     """Find the plan of a study or publish it; everything that can be known to fail is found before.
 
+    Of settings that change no run's result a plan that is found gets the newest.
     ConfigError where the settings cannot work, where the name belongs to another study, and where the dataset or a setting has
     changed since: the runs of a study are only comparable while they are the same.
     """
@@ -105,11 +117,12 @@ def plan_study(kind: str, study: StudyConfig, train: TrainConfig, evaluate: Eval
         version=version("drrho-clip"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    check_expected(plan.study.measure, plan.evaluate, manifest)
     found = find_plan(name, store)
     if found is None:
         _check(plan, manifest, store)
         found = _publish(plan, store)
-    _refuse_other(found, plan, store)
+    found = _with_latest(found, plan, store)
     get_logger().info("study_planned", study=name, kind=kind, cells=len(plan.cells), dataset_version=manifest.version)
     return found
 
@@ -177,12 +190,28 @@ def _check(plan: Plan, manifest: Manifest, store: Store) -> None:
 
 def _publish(plan: Plan, store: Store) -> Plan:
     """The published plan: of several at once the first one's."""
-    data = (plan.model_dump_json(indent=1) + "\n").encode()
     try:
-        store.write(layout.study_plan(plan.name), data, if_absent=True)
+        store.write(layout.study_plan(plan.name), _as_json(plan), if_absent=True)
     except ObjectChanged:
         return load_plan(plan.name, store)
     return plan
+
+
+def _as_json(plan: Plan) -> bytes:
+    return (plan.model_dump_json(indent=1) + "\n").encode()
+
+
+def _with_latest(found: Plan, plan: Plan, store: Store) -> Plan:
+    """The plan that was found with those settings of `plan` that may differ, which the store then has, too."""
+    taken = {
+        section: getattr(found, section).model_copy(update={key: getattr(getattr(plan, section), key) for key in keys})
+        for section, keys in LATEST.items()
+    }
+    latest = found.model_copy(update=taken)
+    _refuse_other(latest, plan, store)
+    if latest != found:
+        store.write(layout.study_plan(plan.name), _as_json(latest))
+    return latest
 
 
 def _refuse_other(found: Plan, plan: Plan, store: Store) -> None:
