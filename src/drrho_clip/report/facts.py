@@ -56,11 +56,11 @@ def missing(results: Results) -> Iterator[str]:
         "No records of training (metrics.jsonl)": [run for run in results.runs if not run.metrics.records],
         "Not finished, shown as far as it has come": [run for run in results.runs if not run.finished],
         f"Not evaluated on {where} (`drrho evaluate` does it)": [model for model in models if not model.evaluation],
-        "Trained without reference features, so that Var(l − l_ref) is not known": [
-            run for run in results.runs if not run.reference
-        ],
     }
     yield from (f"{what}: {', '.join(model.name for model in names)}." for what, names in lacking.items() if names)
+    if unsteered := sum(not run.reference for run in results.runs):
+        count = f"{unsteered} of {len(results.runs)} runs" if len(results.runs) > 1 else "the run"
+        yield f"Var(l − l_ref) is not known: {count} trained without reference features."
     for run in results.runs:
         if run.metrics.unreadable:
             yield f"{run.metrics.unreadable} lines in the records of run '{run.name}' cannot be read and were left out."
@@ -71,6 +71,20 @@ def missing(results: Results) -> Iterator[str]:
     for reason in dict.fromkeys(reason for reason, _ in absent):
         names = ", ".join(f"'{name}'" for why, name in absent if why == reason)
         yield f"No zero-shot accuracy of {names}: {reason}."
+
+
+def measured_on(results: Results) -> str:
+    """What the scores of the runs were measured on, with the numbers of pictures, captions and classes."""
+    where = f"Split {results.split} of {results.dataset or 'an unknown dataset'}"
+    found = next((run.evaluation for run in results.runs if run.evaluation), None)
+    if found is None:
+        return where
+    counts = found.retrieval
+    classes = f"; {found.zero_shot.classes:,} classes" if found.zero_shot else ""
+    return (
+        f"{where}: {counts.images:,} pictures against {counts.candidate_captions:,} captions, "
+        f"{counts.captions:,} captions against {counts.candidate_images:,} pictures{classes}"
+    )
 
 
 def run_labels(runs: Sequence[RunResult]) -> dict[str, str]:

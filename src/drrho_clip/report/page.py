@@ -8,7 +8,7 @@ from datetime import datetime
 
 import jinja2
 
-from drrho_clip.report.facts import DatasetFacts, reference_facts, run_facts, run_labels, settings
+from drrho_clip.report.facts import DatasetFacts, measured_on, reference_facts, run_facts, run_labels, settings
 from drrho_clip.report.gallery import Gallery
 from drrho_clip.report.plots import COLOURS, FRAME, training_plots
 from drrho_clip.report.results import Results
@@ -41,15 +41,7 @@ class Page:
     @property
     def evaluated(self) -> str:
         """What the scores were measured on."""
-        where = f"Split {self.results.split} of {self.results.dataset or 'an unknown dataset'}"
-        found = next((run.evaluation for run in self.results.runs if run.evaluation), None)
-        if found is None:
-            return where
-        counts = found.retrieval
-        return (
-            f"{where}: {counts.images:,} pictures against {counts.candidate_captions:,} captions, "
-            f"{counts.captions:,} captions against {counts.candidate_images:,} pictures"
-        )
+        return measured_on(self.results)
 
     @property
     def notices(self) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from drrho_clip.report.facts import missing, settings
+from drrho_clip.report.facts import measured_on, missing, settings
 from drrho_clip.report.plots import COLOURS, Curve, Plot, draw
 from drrho_clip.report.results import Results, RunResult
 from drrho_clip.report.study import StudyCell, StudyColumn, StudyPage, StudyRow, StudyTable
@@ -50,7 +50,7 @@ def study_page(result: StudyResult, results: Results | None, store: Store, notes
         plots=list(_plots(result, {run.name: run for run in runs})),
         more=[laws_table(result)] if result.laws else [],
         runs=_runs(result),
-        facts=_facts(result, runs),
+        facts=_facts(result, results),
         labels=[arm.arm.label for arm in result.arms],
         same=[line for line in same if line[0] != "seed"],
         different=[line for line in different if line[0] != "seed"],
@@ -101,7 +101,8 @@ def _arm_row(arm: ArmResult, result: StudyResult, others: Sequence[Column], with
         cells.append(StudyCell(fraction(arm.reach), arm.reach.fraction) if arm.reach else StudyCell("-"))
     values = {key: Measured(one.mean, one.error) for key, one in arm.means.items()}
     cells += _cells(values, others)
-    return StudyRow(arm.arm.label, cells, detail=arm.runs[0].architecture)
+    told = "architecture" in arm.arm.overrides  # by the label
+    return StudyRow(arm.arm.label, cells, detail="" if told else arm.runs[0].architecture)
 
 
 def _reference_row(
@@ -142,13 +143,14 @@ def _runs(result: StudyResult) -> StudyTable:
     return StudyTable("Every run, with a link to its report in the same store", "Run", [*columns, StudyColumn("time", "")], rows)
 
 
-def _facts(result: StudyResult, runs: Sequence[RunResult]) -> list[tuple[str, str]]:
+def _facts(result: StudyResult, results: Results | None) -> list[tuple[str, str]]:
     plan = result.plan
-    versions = list(dict.fromkeys(str(run.summary.get("versions", {})) for run in runs))
+    versions = list(dict.fromkeys(str(run.summary.get("versions", {})) for run in results.runs)) if results else []
     return [
         ("study", plan.kind),
         ("planned", plan.created),
         ("dataset", f"{plan.dataset}, version {plan.dataset_version}, id {plan.dataset_id[:16]}"),
+        ("measured on", measured_on(results) if results else ""),
         ("seeds", plan.study.seeds),
         ("runs", f"{sum(len(arm.runs) for arm in result.arms)} of {len(plan.cells)}"),
         ("git revision", plan.revision or "not known"),
