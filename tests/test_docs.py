@@ -71,7 +71,7 @@ def test_messages_in_troubleshooting_are_those_of_the_code():
         path.read_text(encoding="utf-8") for root in ("src", "components", "pipelines") for path in (ROOT / root).rglob("*.py")
     )
     code += (ROOT / "tools/install.sh").read_text(encoding="utf-8")
-    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    page = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("troubleshooting.md", "studies.md"))
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith('| "')]
     pieces = [piece.strip() for row in rows for message in re.findall(r'"([^"]+)"', row) for piece in message.split("…")]
     assert len(pieces) > 30
