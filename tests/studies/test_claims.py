@@ -153,6 +153,15 @@ def test_a_prediction_and_a_law_that_there_is_not_are_said():
     assert said[0].startswith("DRRho-CLIP has no law: A scaling law needs runs of 3 different computes on the frontier")
 
 
+def test_laws_of_too_few_runs_are_compared_without_an_interval():
+    result = scaled(-0.2, predict="1e5")
+    arms = [arm.model_copy(update={"runs": arm.runs[:1]}) for arm in result.arms if not arm.arm.name.endswith("-640000")]
+    said = list(claims(result.model_copy(update={"laws": laws_of(arms, result.plan)})))
+    assert "C^-0.100, C in GFLOPs; 3 runs, 0 left out." in said[0]
+    assert said[2] == "The exponents of DRRho-CLIP and FastCLIP differ by +0.100; the runs are too few for an interval."
+    assert said[3].endswith("%.")
+
+
 def test_sizes_and_budgets_have_a_baseline_each(folder_store: Store):
     result = scaled(-0.2)
     found = {arm.arm.name: arm.differences[MEASURE].mean for arm in result.arms if arm.method == "drrho"}

@@ -88,6 +88,13 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 0.85 * rounds <= hits <= rounds
 
 
+def test_as_few_runs_as_make_a_law_have_no_interval() -> None:
+    law = fit_law(points(lambda compute: 3 * compute**-0.1)[:3])
+    assert law.curve.b == pytest.approx(-0.1)
+    assert law.interval("b") is None
+    assert law.predict(1e6) == (pytest.approx(3 * 1e6**-0.1), None)
+
+
 def test_a_prediction_comes_with_its_interval() -> None:
     law = fit_law(points(lambda compute: 3 * compute**-0.1, noise=0.02, seeds=3), resamples=200)
     near, far = law.predict(1e7), law.predict(1e12)

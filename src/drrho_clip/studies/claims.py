@@ -115,14 +115,19 @@ def _scaling(result: StudyResult) -> Iterator[str]:
         yield f"{law.label}: error = {rest}{law.a:.3g} C^{exponent}, C in GFLOPs; {runs}."
     baseline = next((law for law in laws if law.is_baseline), None)
     for law in laws:
-        if baseline is not None and law.steeper is not None:
+        if baseline is None or law is baseline:
+            continue
+        if law.steeper is None:
+            ahead = f"{baseline.b - law.b:+.3f}"
+            yield f"The exponents of {law.label} and {baseline.label} differ by {ahead}; the runs are too few for an interval."
+        else:
             how = "steeper than" if law.steeper.low > 0 else "flatter than" if law.steeper.high < 0 else "not to be told from"
             ahead = f"{baseline.b - law.b:+.3f} ({law.steeper.low:+.3f} to {law.steeper.high:+.3f})"
             yield f"{law.label}'s law is {how} {baseline.label}'s: the exponents differ by {ahead}."
     for law in laws:
         for found in law.predictions:
-            interval = f"{100 * found.interval.low:.1f} to {100 * found.interval.high:.1f}"
-            yield f"At {found.compute:.3g} GFLOPs {law.label} is expected to err in {100 * found.error:.1f}% ({interval})."
+            interval = f" ({100 * found.interval.low:.1f} to {100 * found.interval.high:.1f})" if found.interval else ""
+            yield f"At {found.compute:.3g} GFLOPs {law.label} is expected to err in {100 * found.error:.1f}%{interval}."
 
 
 def _verdict(found: Difference, words: Mapping[int, str]) -> str:

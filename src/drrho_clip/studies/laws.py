@@ -15,11 +15,11 @@ from drrho_clip.studies.scaling_law import Interval, Law, Point, fit_law, interv
 
 
 class Prediction(Config):
-    """The error that a law expects of a compute in GFLOPs, and its interval."""
+    """The error that a law expects of a compute in GFLOPs, and its interval where the runs are enough for one."""
 
     compute: float
     error: float
-    interval: Interval
+    interval: Interval | None
 
 
 class LawResult(Config):
@@ -97,7 +97,9 @@ def _fitted(points: Sequence[Point], study: StudyConfig) -> Law | str:
         return str(error)
 
 
-def _steeper(law: Law, baseline: Law) -> Interval:
+def _steeper(law: Law, baseline: Law) -> Interval | None:
+    if not (law.resampled and baseline.resampled):
+        return None
     own, others = (np.array([curve.b for curve in one.resampled]) for one in (law, baseline))
     return interval_of((others - own).tolist())
 

@@ -41,8 +41,8 @@ def study_page(result: StudyResult, results: Results | None, store: Store, notes
     undone = [f"Not done yet: {', '.join(result.missing)}."] if result.missing else []
     return StudyPage(
         title=f"{TITLES.get(plan.kind, plan.kind)}: {plan.name}",
-        lead=f"{len(plan.arms)} arms, {len(plan.study.seed_numbers)} seeds, on {plan.dataset}; {measure_name(result.measure)} "
-        f"on the split {plan.evaluate.split}",
+        lead=f"{len(plan.arms)} arms, {_seeds(len(plan.study.seed_numbers))}, on {plan.dataset}; "
+        f"{measure_name(result.measure)} on the split {plan.evaluate.split}",
         claims=list(claims(result)),
         table=_table(result),
         table_note="± is the standard error over seeds. Differences are to the baseline, paired by seed, with Student's 95% "
@@ -83,9 +83,13 @@ def _table(result: StudyResult) -> StudyTable:
     columns.append(StudyColumn("time", "Wall time of one training, mean over the seeds."))
     rows = [_reference_row(one.name, one.model, one.values, result, others, len(columns)) for one in result.references]
     rows += [_arm_row(arm, result, others, any(arm.reach for arm in result.arms)) for arm in result.arms]
-    counts = sorted({len(arm.runs) for arm in result.arms})
-    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
-    return StudyTable(f"Mean over {seeds} seeds; baseline {result.plan.study.baseline}", "Model", columns, rows)
+    counts = sorted({len(arm.runs) for arm in result.arms}) or [0]
+    few = f"{counts[0]} to " if counts[0] < counts[-1] else ""
+    return StudyTable(f"Mean over {few}{_seeds(counts[-1])}; baseline {result.plan.study.baseline}", "Model", columns, rows)
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _arm_row(arm: ArmResult, result: StudyResult, others: Sequence[Column], with_reach: bool) -> StudyRow:

@@ -53,18 +53,21 @@ class Curve(NamedTuple):
 
 
 class Law(NamedTuple):
-    """A fitted curve, the points it rests on and those left out, and the curves of the resampled points."""
+    """A fitted curve, the points it rests on and those left out, and the curves of the resampled points.
+
+    There are none of the latter where every draw would be the same: the fewest computes that make a law, one run each.
+    """
 
     curve: Curve
     used: tuple[Point, ...]
     left_out: tuple[Point, ...]
     resampled: tuple[Curve, ...]
 
-    def interval(self, number: str) -> Interval:
+    def interval(self, number: str) -> Interval | None:
         """Interval of "a", "b" or "irreducible"."""
         return interval_of([getattr(curve, number) for curve in self.resampled])
 
-    def predict(self, compute: float) -> tuple[float, Interval]:
+    def predict(self, compute: float) -> tuple[float, Interval | None]:
         """The error at `compute` GFLOPs, and its interval: of the law, not of a single run."""
         return self.curve.error(compute), interval_of([curve.error(compute) for curve in self.resampled])
 
@@ -88,7 +91,7 @@ def fit_law(points: Sequence[Point], *, irreducible: bool = False, resamples: in
     compute = np.array([point.compute for point in used])
     error = np.array([point.error for point in used])
     random = np.random.default_rng(seed)
-    draws = (_draw(random, compute, least) for _ in range(resamples))
+    draws = (_draw(random, compute, least) for _ in range(resamples if len(used) > least else 0))
     resampled = tuple(_fit(compute[drawn], error[drawn], irreducible) for drawn in draws)
     return Law(_fit(compute, error, irreducible), used, left_out, resampled)
 
@@ -149,8 +152,10 @@ def _squares(curve: Curve, compute: Floats, error: Floats) -> float:
     return float(np.sum((np.log(fitted) - np.log(error)) ** 2))
 
 
-def interval_of(values: Sequence[float]) -> Interval:
-    """The interval that holds `CONFIDENCE` of the values of resampled runs."""
+def interval_of(values: Sequence[float]) -> Interval | None:
+    """The interval that holds `CONFIDENCE` of the values of resampled runs, None of none."""
+    if not values:
+        return None
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
