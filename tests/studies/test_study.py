@@ -116,7 +116,8 @@ def test_the_page_says_it_in_a_sentence_and_links_to_every_run(compared: tuple[S
         for run in arm.runs:
             assert f'href="../../runs/{run.run}/report.html"' in page
             assert store.head(layout.report(run.run)) is not None
-    for words in ("DRRho-CLIP: ", "95% interval", "baseline", "version 1, id", "git revision", "torch", "Settings that differ"):
+    said = ("DRRho-CLIP: ", "95% interval", "baseline", "pictures against", "version 1, id", "git revision", "torch")
+    for words in (*said, "Settings that differ"):
         assert words in page, words
     assert page.count('<figure class="plot">') == 2  # the measure and the variance against samples seen
     assert 'class="point c1"' in page  # marks: curves are told apart without colour
