@@ -29,7 +29,7 @@ from drrho_clip.storage import layout
 from drrho_clip.training import TrainConfig, read_config, train
 from drrho_clip.training.__main__ import main
 from drrho_clip.training.checkpoint import Checkpoints
-from drrho_clip.training.step import find_summary, random_pairs
+from drrho_clip.training.step import FREE, _free_arguments, find_summary, free_settings, random_pairs
 
 SETTINGS = {
     "dataset": "scenes",
@@ -317,3 +317,11 @@ def test_a_picture_that_cannot_be_decoded_is_masked_and_counted(scenes_store, mo
     rows = records(scenes_store)
     assert rows[-1]["samples_skipped_total.decode"] >= 1
     assert all(math.isfinite(row["loss"]) for row in rows)
+
+
+def test_the_settings_that_a_command_gives_are_read_from_it():
+    own = {"run": "r", "method": "openclip"}
+    config = TrainConfig.parse({**own, "workers": 3, "u_home": "shared", "metrics_port": 9000, "cache_path": "/disk/cache"})
+    given = free_settings(["--store", "s3://b/p", "--run", "r", *_free_arguments(config)])
+    assert given.keys() == FREE
+    assert TrainConfig.parse({**own, **given}) == config

@@ -8,8 +8,9 @@ from drrho_clip.data.manifest import load_manifest
 from drrho_clip.errors import LaunchError
 from drrho_clip.observe import get_logger
 from drrho_clip.storage import Store, open_store
-from drrho_clip.training import read_config
+from drrho_clip.training import TrainConfig, read_config
 from drrho_clip.training.heartbeat import RENEWED_SECONDS, Heartbeat
+from drrho_clip.training.step import free_settings
 from drrho_components.kube import Object, connect, own_pod
 from drrho_components.launch.checks import check, own_container
 from drrho_components.launch.config import JobConfig
@@ -40,15 +41,14 @@ class ClusterLauncher:
             raise LaunchError(
                 f"The pods of a {self.kind.name} do not share the folder {store.uri}", fix="Use a store in a bucket: s3://..."
             )
-        plan = self._plan(command, store, run, int(options.get("--metrics-port", "0")))
+        plan = self._plan(command, store, read_config(run, store, free_settings(command)))
         holder = plan.kfp_run or (plan.owner or {}).get("uid") or os.uname().nodename
         every = min(RENEWED_SECONDS, self.config.launcher_timeout / 3)
         with Heartbeat(store, run, f"{self.namespace}/{holder}", every=every):
             Session(self.cluster, self.kind, plan, store).run()
 
-    def _plan(self, command: list[str], store: Store, run: str, metrics_port: int) -> Plan:
+    def _plan(self, command: list[str], store: Store, training: TrainConfig) -> Plan:
         config = self.config
-        training = read_config(run, store)
         samples = load_manifest(store, training.dataset, training.dataset_version).total
         size = shared_memory(config, training, samples)
         get_logger().info(
@@ -61,14 +61,14 @@ class ClusterLauncher:
         labels = self.pod["metadata"].get("labels", {}) if self.pod else {}
         return Plan(
             config=config,
-            run=run,
+            run=training.run,
             store=store.uri,
             namespace=self.namespace,
             image=config.image or self._own_image(),
             command=command,
             shm=size,
             kfp_run=labels.get(KFP_RUN, ""),
-            metrics_port=metrics_port,
+            metrics_port=training.metrics_port,
             owner=self._owner(),
         )
 

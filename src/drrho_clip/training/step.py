@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -231,5 +231,15 @@ def _record(run: str, settings: dict[str, object], store: Store) -> None:
         raise TrainingError(f"Another process started run '{run}' just now", where=store.uri_of(layout.run(run))) from None
 
 
+def free_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """Those settings of FREE that the arguments of a training command give, which are names and values in turn."""
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    return {key: options[flag] for key in FREE if (flag := _flag(key)) in options}
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
 def _free_arguments(config: TrainConfig) -> list[str]:
-    return [part for key in sorted(FREE) for part in ("--" + key.replace("_", "-"), str(getattr(config, key)))]
+    return [part for key in sorted(FREE) for part in (_flag(key), str(getattr(config, key)))]
