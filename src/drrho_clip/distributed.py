@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-HEARD_SECONDS = 1.0
+HEARD_SECONDS = 1.0  # between two words of a process that the others wait for
 
 
 def rank() -> int:
@@ -120,7 +121,7 @@ def first_alone(work: Callable[[], None]) -> None:
         work()
         return
     with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(work) if rank() == 0 else None
+        done = thread.submit(copy_context().run, work) if rank() == 0 else None  # its logs say run and rank
         while not broadcast_object(done is None or bool(wait([done], HEARD_SECONDS).done)):
             pass
     if done is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,7 +23,11 @@ def work_alone(rank: int, folder: str) -> None:
     timeout = timedelta(seconds=WAITED)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timeout)
 
+    context: ContextVar[str] = ContextVar("context")
+    context.set("run")
+
     def work() -> None:
+        assert context.get() == "run"  # what every line of the log says comes from there
         time.sleep(WORKED)
         Path(folder, f"done-by-{rank}").touch()
 
