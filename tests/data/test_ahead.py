@@ -106,6 +106,19 @@ def test_far_samples_come_alone(store: SlowStore, manifest: Manifest, monkeypatc
     assert len(store.ranges) == 3
 
 
+def test_many_small_reads_of_a_shard_are_few_tasks(store: SlowStore, manifest: Manifest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ahead, "GAP_BYTES", -1)
+    reader = SampleReader(store, manifest, cache_bytes=0)
+    with ReadAhead(reader, None) as fetching:
+        tasks = []
+        submit = fetching._pool.submit
+        monkeypatch.setattr(fetching._pool, "submit", lambda task: tasks.append(task) or submit(task))
+        fetched = fetching.start([np.arange(96)], lambda _: False)
+        assert [fetched.sample(index).index for index in range(96)] == list(range(96))
+    assert len(store.ranges) == 96
+    assert len(tasks) == 12, "six shards: the start of each, and one task for its 16 reads"
+
+
 def test_what_is_held_is_not_fetched(store: SlowStore, manifest: Manifest):
     reader, _ = readers(store, manifest, 0)
     with ReadAhead(reader, None) as window:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -31,6 +32,7 @@ AHEAD_BYTES = 128 * 2**20  # of encoded samples and features, for the steps in u
 GROUP_STEPS = 16  # of a group: where all is held nothing would end it
 RUN_BYTES = 16 * 2**20  # of one ranged read; a sample that is larger comes alone
 RUN_SAMPLES = 1024
+READS = 16  # ranged reads of one task: of small samples on a disk, to start a thread's task takes longer than to read one
 RUNS_AHEAD = 8  # of sequential reading
 
 
@@ -121,8 +123,8 @@ def _start_runs(reader: SampleReader, indices: Iterable[int], submit: Submit) ->
     return sample
 
 
-Positions = dict[int, Future["Pieces"]]
-"""By the position of a sample in its shard, what is read of it and of those near it."""
+Positions = dict[int, Future[dict[int, "Pieces"]]]
+"""By the position of a sample in its shard, the task that reads it: what it gives holds by position what was read of each."""
 
 
 def _start_samples(reader: SampleReader, indices: Iterable[int], submit: Submit) -> Callable[[int], Sample]:
@@ -136,24 +138,37 @@ def _start_samples(reader: SampleReader, indices: Iterable[int], submit: Submit)
 
     def sample(index: int) -> Sample:
         shard, position = reader.place(index)
-        pieces: Pieces = shards[shard.key].result()[position].result()
-        return reader.cut(shard, position, pieces)
+        pieces = shards[shard.key].result()[position].result()
+        return reader.cut(shard, position, pieces[position])
 
     return sample
 
 
 def _start_shard(reader: SampleReader, shard: Shard, positions: Sequence[int], submit: Submit) -> Positions:
-    """Start a read for each run of near positions; itself a task, because it may have to fetch the shard's index."""
-    spans = sorted((*reader.span(shard, position), position) for position in positions)
+    """Start to read these positions of a shard; itself a task, because it may have to fetch the shard's index."""
+    runs = list(_near(reader, shard, positions))
     found: Positions = {}
+    for part in (runs[first : first + READS] for first in range(0, len(runs), READS)):
+        found |= dict.fromkeys(chain.from_iterable(part), submit(partial(_read_all, reader, shard, part)))
+    return found
+
+
+def _near(reader: SampleReader, shard: Shard, positions: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the positions that one ranged read fetches together."""
+    spans = sorted((*reader.span(shard, position), position) for position in positions)
     first, end = 0, 0
     for last, (_, stop, _) in enumerate(spans, start=1):
         end = max(end, stop)
         if last < len(spans) and spans[last][0] - end <= GAP_BYTES and spans[last][1] - spans[first][0] <= RUN_BYTES:
             continue
-        run = [position for _, _, position in spans[first:last]]
-        found |= dict.fromkeys(run, submit(partial(reader.read, shard, run)))
+        yield [position for _, _, position in spans[first:last]]
         first = last
+
+
+def _read_all(reader: SampleReader, shard: Shard, runs: Sequence[Sequence[int]]) -> dict[int, Pieces]:
+    found: dict[int, Pieces] = {}
+    for run in runs:
+        found |= dict.fromkeys(run, reader.read(shard, run))
     return found
 
 
