@@ -44,6 +44,7 @@ uv=$(find_uv)
 if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     "$uv" venv --quiet --clear --python "$python" "$venv"
 fi
+# Bytecode at once: else every first import compiles PyTorch anew where PYTHONDONTWRITEBYTECODE is set.
 echo "Installing into $venv (PyTorch is large: the first time takes minutes) ..." >&2
-"$uv" pip install $quiet --exact --python "$venv/bin/python" --build-constraints constraints.txt --constraints constraints.txt \
+"$uv" pip install $quiet --exact --compile-bytecode --python "$venv/bin/python" --build-constraints constraints.txt --constraints constraints.txt \
     --editable '.[test]'
