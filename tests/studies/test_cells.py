@@ -16,6 +16,7 @@ from study_helpers import STUDY, TINY, Launcher
 
 from drrho_clip.errors import ModelError
 from drrho_clip.storage import Store, layout
+from drrho_clip.studies.cell import curve_steps
 from drrho_clip.studies.plan import Plan
 from drrho_clip.studies.run import run_study
 from drrho_clip.training import find_summary
@@ -67,3 +68,9 @@ def test_a_failed_evaluation_leaves_the_training(
     assert run_study(plan, scenes_store, launcher).missing == ()
     assert launcher.started == [FIRST]
     assert trained.items() <= objects_of(FIRST, scenes_store).items()
+
+
+def test_a_curve_has_the_points_that_were_asked_for(scenes_store: Store, plan_in: Callable[..., Plan], launcher: Launcher):
+    plan = plan_in(scenes_store, train={"samples": 32 * 7}, methods="fastclip", seeds="0", curve_points=2)
+    run_study(plan, scenes_store, launcher)
+    assert curve_steps(plan, FIRST, scenes_store) == [2, 4], "of 7 steps the third, which is kept too, is all but the end"

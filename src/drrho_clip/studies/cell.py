@@ -46,7 +46,8 @@ def curve_steps(plan: Plan, run: str, store: Store) -> list[int]:
     """Steps of the checkpoints on the way to the finished model that a run has kept for good."""
     config = plan.training(plan.cell(run))
     kept = config.keep_checkpoint_every
-    return [step for step in list_checkpoints(run, store) if kept and step % kept == 0 and step < config.steps]
+    on_the_way = [step for step in list_checkpoints(run, store) if kept and step % kept == 0 and step < config.steps]
+    return on_the_way[: plan.study.curve_points]  # one more is kept where the steps do not divide, next to the end
 
 
 def make_weak_reference(plan: Plan, weak: WeakReference, store: Store, launch: Launch) -> Evaluation:
