@@ -35,6 +35,12 @@ def test_the_count_is_open_clips_own(architecture: str, gflops: float) -> None:
     assert flops_per_sample(architecture) / 1e9 == pytest.approx(gflops, abs=0.01)
 
 
+def test_a_convolution_down_to_one_pixel_is_counted() -> None:
+    """RN50's layers on 32 pixels: batch norm refuses a single value per channel."""
+    small, wide = (flops_per_sample(f"drrho-resnet-{width}") for width in (8, 16))
+    assert 3 < wide / small < 4
+
+
 def test_an_unknown_architecture_is_named() -> None:
     with pytest.raises(ModelError, match="Unknown architecture 'vit-b'"):
         flops_per_sample("vit-b")
