@@ -40,7 +40,7 @@ SQUARE = '<rect x="2" y="4" width="9" height="13" fill="currentColor"/>'
 BARS = '<path fill="currentColor" d="M0 0h20v4H0zM0 14h9v4H0z"/>'
 FAMILIES = {
     "aside": {"arrow-up": ARROW, "a-disc": DISC, "nothing": ""},
-    "held": {"add": ARROW, "box": SQUARE},
+    "held": {"add": ARROW, "home": SQUARE},
     "more": {"bars": BARS, "bars-again": BARS},
 }
 
@@ -70,9 +70,12 @@ def test_icons_become_pairs_without_a_copy_of_the_held_out_family(package: Path,
     manifest = ingest(config, store)
     reader = SampleReader(store, manifest)
     pairs = {
-        split: {sample.caption for shard in manifest.split(split) for sample in reader.shard(shard)} for split in manifest.splits
+        split: {(sample.caption, sample.meta.get("class")) for shard in manifest.split(split) for sample in reader.shard(shard)}
+        for split in manifest.splits
     }
-    assert pairs == {"heldout": {"add", "box"}, "train": {"a disc", "bars"}}, "the arrow has a copy that is held out"
+    assert pairs == {"heldout": {("add", None), ("home", "home")}, "train": {("a disc", None), ("bars", None)}}, (
+        "the arrow has a copy that is held out"
+    )
 
 
 def test_the_same_icons_are_the_same_bytes(package: Path, tmp_path: Path):

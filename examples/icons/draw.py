@@ -5,7 +5,8 @@
 
 `package/json` is that of the npm package @iconify/json: one JSON file per family. One family is held out whole (its samples say
 so in their `split`), and of the others what looks like an icon drawn before it is left out, so that no held-out icon has a copy
-in the training data. The same package gives the same tars, byte by byte.
+in the training data. An icon whose first word is in classes.json has it as its class. The same package gives the same tars, byte
+by byte.
 """
 
 from __future__ import annotations
@@ -53,12 +54,14 @@ def main() -> None:
         parser.error(f"{arguments.folder} is there already: delete it to draw the icons anew")
     part = arguments.folder.with_name(arguments.folder.name + ".part")
     part.mkdir(parents=True, exist_ok=True)
+    classes = json.loads(Path(__file__).with_name("classes.json").read_text())["classnames"]
     seen, kept, drawn = HashSet(), 0, 0
     with ProcessPoolExecutor() as pool:
         for file, icons in zip(files, pool.map(partial(draw_family, size=arguments.size), files), strict=True):
             new = list(unseen(icons, seen))
             if new:
-                write_tar(part / f"{file.stem}.tar", new, "heldout" if file.stem == arguments.heldout else "train")
+                split = "heldout" if file.stem == arguments.heldout else "train"
+                write_tar(part / f"{file.stem}.tar", new, split, classes)
             kept, drawn = kept + len(new), drawn + len(icons)
             print(f"{file.stem}: {len(new)} of {len(icons)} icons", file=sys.stderr)
     part.rename(arguments.folder)
@@ -109,11 +112,12 @@ def unseen(icons: list[Icon], seen: HashSet) -> Iterator[Icon]:
             yield icon
 
 
-def write_tar(path: Path, icons: list[Icon], split: str) -> None:
-    """Write the icons as WebDataset samples: .png, .txt and a .json with family and split."""
+def write_tar(path: Path, icons: list[Icon], split: str, classes: list[str]) -> None:
+    """Write the icons as WebDataset samples: .png, .txt and a .json with family, split and, where it has one, class."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for icon in icons:
-            fields = {"family": path.stem, "split": split}
+            first_word = icon.caption.split(" ")[0]
+            fields = {"family": path.stem, "split": split} | ({"class": first_word} if first_word in classes else {})
             for ending, data in (("png", icon.png), ("txt", icon.caption.encode()), ("json", json.dumps(fields).encode())):
                 info = tarfile.TarInfo(f"{icon.key}.{ending}")
                 info.size = len(data)
