@@ -27,6 +27,8 @@ SHAPES = (
     (8, 0.0, 0.35),
     (8, 0.25, 0.35),
     (10, 0.0, 0.45),
+    (5, 1.0, 1.0),
+    (6, 0.0, 0.3),
 )
 """Corners, turn in half circles, and radius of every second corner: disc, square, triangle, diamond, triangle upside down, star
-of four, the same turned, star of five."""
+of four, the same turned, star of five, pentagon, star of three."""

@@ -13,7 +13,7 @@ from drrho_clip.report.results import Metrics
 WIDTH, HEIGHT = 560, 280  # the SVG's own units, about one CSS pixel each on a wide screen
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 40
 FRAME = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
-COLOURS = 8  # colour classes of the style sheet
+COLOURS = 10  # colour classes of the style sheet: one for each method
 MAX_POINTS = 400
 MAX_TICKS = 9
 SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))

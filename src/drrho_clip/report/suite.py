@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drrho_clip.evaluation.suite import SuiteResult
-from drrho_clip.report.page import templates
-from drrho_clip.report.plots import COLOURS, FRAME, Curve, Plot, draw
+from drrho_clip.report.plots import COLOURS, Curve, Plot, draw
+from drrho_clip.report.svg import to_svg
 
 if TYPE_CHECKING:
     from drrho_clip.storage import Store
@@ -34,8 +34,3 @@ def write_suite_plot(result: SuiteResult, key: str, store: Store) -> list[str]:
         return []
     store.write(f"{key}.svg", to_svg(plot).encode())
     return [f"{key}.svg"]
-
-
-def to_svg(plot: Plot) -> str:
-    """Return a plot as an SVG file of its own: styles inside, a legend below, and its description for those who cannot see it."""
-    return templates().get_template("plot.svg.j2").render(plot=plot, frame=FRAME)

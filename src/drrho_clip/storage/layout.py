@@ -220,6 +220,11 @@ def study_result(name: str, ending: str) -> str:
     return f"{study(name)}/{'report' if ending == 'html' else 'study'}.{ending}"
 
 
+def study_plot(name: str, number: int) -> str:
+    """A plot of a study's page, counted from 1."""
+    return f"{study(name)}/plot-{number}.svg"
+
+
 def promotion(name: str) -> str:
     """What was decided about a run, once it was compared with the promoted one."""
     return f"{run(name)}/promotion.json"

@@ -1,4 +1,4 @@
-"""The end of a study: its result as JSON, CSV and one HTML page."""
+"""The end of a study: its result as JSON, CSV, one HTML page, and the plots of that as files of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from drrho_clip.errors import DrrhoError
 from drrho_clip.evaluation import evaluate
 from drrho_clip.observe import get_logger
 from drrho_clip.report.study import render_study
+from drrho_clip.report.svg import to_svg
 from drrho_clip.storage import layout
 from drrho_clip.studies.page import study_page
 from drrho_clip.studies.plan import Plan
@@ -26,8 +27,10 @@ def summarise(plan: Plan, store: Store) -> StudyResult:
     result, results = collect(plan, store)
     page = study_page(result, results, store, notes)
     contents = {"json": result.model_dump_json(indent=1) + "\n", "csv": result.to_csv(), "html": render_study(page)}
-    for ending, text in contents.items():
-        store.write(layout.study_result(plan.name, ending), text.encode(errors="backslashreplace"))
+    files = {layout.study_result(plan.name, ending): text for ending, text in contents.items()}
+    files |= {layout.study_plot(plan.name, number): to_svg(plot) for number, plot in enumerate(page.plots, start=1)}
+    for key, text in files.items():
+        store.write(key, text.encode(errors="backslashreplace"))
     uri = store.uri_of(layout.study_result(plan.name, "html"))
     get_logger().info("study_written", study=plan.name, uri=uri, missing=len(result.missing), claims=list(page.claims))
     return result
