@@ -94,11 +94,12 @@ def test_what_is_not_reached_is_said():
 
 
 def test_a_weak_reference_is_named_with_what_it_saw():
-    above, compared = claims(made_up("weak_to_strong", {"fastclip": (0.3, 0.3), "drrho": (0.35, 0.36)}))
+    scores = {"fastclip": (0.3, 0.3), "drrho": (0.35, 0.36), "openclip": (0.4, 0.4)}
+    above, compared, _ = claims(made_up("weak_to_strong", scores, methods="fastclip,drrho,openclip"))
     assert above == (
         "The reference (drrho-tiny, 3,200 samples seen) reaches 20.0; DRRho-CLIP, which it steers, "
         "35.5 ± 0.5, 6,400 samples seen: 15.5 points above it."
-    )
+    ), "OpenCLIP's model, which is better, has nothing of the reference"
     assert compared.startswith("DRRho-CLIP: 35.5 ± 0.5, FastCLIP: 30.0 ± 0.0")
 
 

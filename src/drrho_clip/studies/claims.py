@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from drrho_clip.studies.matrix import uses_reference
 from drrho_clip.studies.results import ArmResult, StudyResult, grouped
 from drrho_clip.studies.statistics import Difference, Estimate, Reach
 
@@ -65,13 +66,12 @@ def _compared(result: StudyResult, baseline: ArmResult) -> Iterator[str]:
 
 
 def _above_reference(result: StudyResult) -> Iterator[str]:
-    measure = result.measure
+    measure, plan = result.measure, result.plan
+    steered = [arm for arm in result.arms if uses_reference(arm.method, plan.study, plan.train)]
+    best = max(steered, key=lambda arm: arm.means[measure].mean, default=None)
     for reference in result.references:
-        if measure not in reference.values:
-            continue
-        seen, own = _samples(reference.values), reference.values[measure]
-        best = max((arm for arm in result.arms if not arm.arm.is_baseline), key=lambda arm: arm.means[measure].mean, default=None)
-        if best is not None:
+        if best is not None and measure in reference.values:
+            seen, own = _samples(reference.values), reference.values[measure]
             ahead = 100 * (best.means[measure].mean - own)
             yield (
                 f"The reference ({reference.model}{seen}) reaches {100 * own:.1f}; {best.arm.label}, which it steers, "

@@ -123,10 +123,14 @@ def _methods(study: StudyConfig, train: TrainConfig) -> Iterator[tuple[str, str]
     """(method, reference) of everything that is compared; the reference is empty where there is none."""
     references = study.reference_names or [train.reference]
     for method in study.method_names:
-        own = study.own_settings.get(method, {})
-        weight = float(own.get("distillation_weight", train.distillation_weight))
-        uses_reference = METHODS[method].needs_reference or weight > 0
-        yield from ((method, reference) for reference in (references if uses_reference else references[:1]))
+        steered = uses_reference(method, study, train)
+        yield from ((method, reference) for reference in (references if steered else references[:1]))
+
+
+def uses_reference(method: str, study: StudyConfig, train: TrainConfig) -> bool:
+    """Whether a method's loss or choice of samples depends on the reference; the others only show their variances by it."""
+    weight = float(study.own_settings.get(method, {}).get("distillation_weight", train.distillation_weight))
+    return METHODS[method].needs_reference or weight > 0
 
 
 def _named(study: StudyConfig, method: str, reference: str) -> tuple[str, str]:
