@@ -43,13 +43,18 @@ for dataset in "$name" "$name-clean"; do
     do_step reference "$dataset" --model "run:$name-reference" --set name=clean
 done
 
-methods='openclip,fastclip,drrho'
 do_step 'study comparison' "$name"
-if [ "$name" = icons ]; then
-    do_step 'study data-efficiency' icons --methods fastclip,drrho --fractions 0.01,0.03,0.1,1 --set settings="${three#*,}"
-    do_step 'study scaling' icons --methods $methods --set settings="$three" --set study.predict=1e5 \
-        --architectures drrho-resnet-4,drrho-resnet-8,drrho-resnet-16 --budgets 12800,25600,51200
+if [ "$name" = clipart ]; then
+    do_step 'study comparison' clipart-clean --set curve_points=0
+    # As long as JEST takes for the samples of the comparison.
+    do_step 'study comparison' clipart --set name=clipart-longer --methods drrho --set baseline=drrho \
+        --set settings="${three#*,*,}" --set train.samples=153600 --set curve_points=0
+    do_step 'study weak-to-strong' clipart --methods openclip,fastclip,drrho --weak drrho-nano --set settings="$three" --set curve_points=0
+    do_step 'study weak-to-strong' clipart-clean --methods fastclip,drrho --weak drrho-nano --set weak_samples=102400 \
+        --set settings="${three#*,}" --set curve_points=0
 else
-    do_step 'study weak-to-strong' clipart --methods $methods --weak drrho-nano --set settings="$three" --set curve_points=0
+    do_step 'study data-efficiency' icons --methods fastclip,drrho --fractions 0.01,0.03,0.1,1 --set settings="${three#*,}"
+    do_step 'study scaling' icons --methods openclip,fastclip,drrho --set settings="$three" --set predict=1e4 \
+        --architectures drrho-resnet-4,drrho-resnet-8,drrho-resnet-16 --budgets 9600,19200,38400
+    do_step 'study comparison' icons-clean
 fi
-do_step 'study comparison' "$name-clean" --set curve_points=0
