@@ -56,5 +56,5 @@ else
     do_step 'study data-efficiency' icons --methods fastclip,drrho --fractions 0.01,0.03,0.1,1 --set settings="${three#*,}"
     do_step 'study scaling' icons --methods openclip,fastclip,drrho --set settings="$three" --set predict=1e4 \
         --architectures drrho-resnet-4,drrho-resnet-8,drrho-resnet-16 --budgets 9600,19200,38400
-    do_step 'study comparison' icons-clean
+    do_step 'study comparison' icons-clean --methods openclip,fastclip,drrho,distillation --set settings="$three,distillation.temperature=0.1"
 fi
