@@ -112,6 +112,14 @@ def test_a_fraction_takes_from_every_part_of_the_data() -> None:
     assert tenths.min() > 300
 
 
+def test_a_small_fraction_is_not_a_few_blocks_of_neighbours() -> None:
+    """Data that lies sorted, by family say, would be represented by a few families."""
+    order = SampleOrder(plan([4096] * 61), seed=0, batch_size=256, fraction=0.01)
+    assert len(np.unique(epoch(order, 0) // 250)) > 400, "of 1,000 blocks, by 2,499 samples"
+    runs, samples = order.open_chunks
+    assert runs * samples == pytest.approx(order.samples, rel=0.01), "of so few all are open"
+
+
 def test_samples_are_mixed_across_shards() -> None:
     order = SampleOrder(plan([1000] * 8), seed=0, batch_size=64)
     shards_in_batches = [len(np.unique(order.batch(step) // 1000)) for step in range(20)]

@@ -9,6 +9,7 @@ batches, and reading stays local to a few chunks at a time. The permutations sor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ from drrho_clip.errors import ConfigError
 MAX_LANES = 64
 MAX_CHUNK = 1024  # samples: what one ranged read fetches at most
 WINDOW_CHUNKS = 16
-PARTS = 1024  # a fraction of the data is made of this many parts, or of more where a chunk would be too large
+PARTS = 2**16  # a fraction of the data is made of this many parts, or of more where a chunk would be too large
 _OF_CHUNKS, _OF_WINDOWS, _OF_PARTS = 1, 2, 3  # keep the families of permutations apart
 
 Indices = NDArray[np.int64]
@@ -69,8 +70,9 @@ class SampleOrder:
 
     @property
     def open_chunks(self) -> tuple[int, int]:
-        """How many chunks one step draws its samples from at most, and how many samples each of them has."""
-        return min(len(self._starts), self.lanes * WINDOW_CHUNKS), self._window // WINDOW_CHUNKS
+        """How many runs of consecutive samples one step draws from at most, and how many samples each of them has on average."""
+        mean = self.samples / len(self._starts)  # a chunk's, or less where a fraction is made of smaller parts
+        return min(len(self._starts), math.ceil(self.lanes * self._window / mean)), math.ceil(mean)
 
     def check(self, world_size: int) -> None:
         """Raise ConfigError unless the lanes can be shared out among `world_size` processes."""
