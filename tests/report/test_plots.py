@@ -151,3 +151,10 @@ def test_axis_is_samples_seen_only_where_every_record_has_it():
     assert training_plots([("a", metrics())])[0].x_label == "samples seen"
     mixed = [("a", metrics()), ("b", parse_metrics(['{"step": 1, "loss": 2.0}']))]
     assert training_plots(mixed)[0].x_label == "step"
+
+
+def test_a_narrow_range_has_ticks_on_logarithmic_axes_too():
+    plot = draw([Curve("law", 0, [(10, 0.997), (1000, 0.978)])], title="", x_label="", logarithmic=True)
+    assert plot.x_ticks[0].label == "10"
+    assert len(plot.y_ticks) >= 4
+    assert "log" not in plot.unit, "the y axis is straight"

@@ -17,6 +17,7 @@ COLOURS = 10  # colour classes of the style sheet: one for each method
 MAX_POINTS = 400
 MAX_TICKS = 9
 SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+STRAIGHT_SPAN = 2.0  # a narrower logarithmic axis has no ticks of its own, and a straight one looks the same
 LOG_SPAN = 30.0  # a positive series whose largest value is this many times its smallest gets a logarithmic axis
 
 Points = Sequence[tuple[float, float]]
@@ -159,7 +160,7 @@ def draw(
 ) -> Plot:
     """Scale non-empty `curves` of finite numbers to one plot; long ones are averaged down to MAX_POINTS points.
 
-    `logarithmic` makes both axes so; else the y axis is where the numbers span more than LOG_SPAN.
+    `logarithmic` makes both axes so, but a y axis of less than STRAIGHT_SPAN; else that is where the numbers span LOG_SPAN.
     """
     thinned = [thin(curve.points) for curve in curves]
     xs = [x for points in thinned for x, _ in points]
@@ -167,7 +168,7 @@ def draw(
     across = (LEFT, WIDTH - RIGHT)
     x_axis = _log_axis(min(xs), max(xs), *across) if logarithmic else _linear_axis(min(0.0, *xs), max(xs), *across, tight=True)
     low = min(0.0, *ys) if zero else min(ys)
-    logarithmic = logarithmic or (not zero and low > 0 and max(ys) / low >= LOG_SPAN)
+    logarithmic = not zero and low > 0 and max(ys) / low >= (STRAIGHT_SPAN if logarithmic else LOG_SPAN)
     y_axis = (_log_axis if logarithmic else _linear_axis)(low, max(ys), HEIGHT - BOTTOM, TOP)
     lines = tuple(
         Line(
