@@ -106,8 +106,12 @@ def test_far_samples_come_alone(store: SlowStore, manifest: Manifest, monkeypatc
     assert len(store.ranges) == 3
 
 
-def test_many_small_reads_of_a_shard_are_few_tasks(store: SlowStore, manifest: Manifest, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("task_bytes", "reads"), [(ahead.TASK_BYTES, 6), (1, 96)], ids=["small", "large"])
+def test_small_reads_of_a_shard_are_one_task_and_large_ones_each_their_own(
+    store: SlowStore, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, task_bytes: int, reads: int
+):
     monkeypatch.setattr(ahead, "GAP_BYTES", -1)
+    monkeypatch.setattr(ahead, "TASK_BYTES", task_bytes)
     reader = SampleReader(store, manifest, cache_bytes=0)
     with ReadAhead(reader, None) as fetching:
         tasks = []
@@ -116,7 +120,7 @@ def test_many_small_reads_of_a_shard_are_few_tasks(store: SlowStore, manifest: M
         fetched = fetching.start([np.arange(96)], lambda _: False)
         assert [fetched.sample(index).index for index in range(96)] == list(range(96))
     assert len(store.ranges) == 96
-    assert len(tasks) == 12, "six shards: the start of each, and one task for its 16 reads"
+    assert len(tasks) == len(manifest.shards) + reads, "the start of each shard is a task too"
 
 
 def test_what_is_held_is_not_fetched(store: SlowStore, manifest: Manifest):

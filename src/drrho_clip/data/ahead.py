@@ -32,7 +32,7 @@ AHEAD_BYTES = 128 * 2**20  # of encoded samples and features, for the steps in u
 GROUP_STEPS = 16  # of a group: where all is held nothing would end it
 RUN_BYTES = 16 * 2**20  # of one ranged read; a sample that is larger comes alone
 RUN_SAMPLES = 1024
-READS = 16  # ranged reads of one task: of small samples on a disk, to start a thread's task takes longer than to read one
+TASK_BYTES = 64 * 2**10  # small reads of a shard make up one task: from a disk, to start a task takes longer than to read one
 RUNS_AHEAD = 8  # of sequential reading
 
 
@@ -146,23 +146,36 @@ def _start_samples(reader: SampleReader, indices: Iterable[int], submit: Submit)
 
 def _start_shard(reader: SampleReader, shard: Shard, positions: Sequence[int], submit: Submit) -> Positions:
     """Start to read these positions of a shard; itself a task, because it may have to fetch the shard's index."""
-    runs = list(_near(reader, shard, positions))
     found: Positions = {}
-    for part in (runs[first : first + READS] for first in range(0, len(runs), READS)):
-        found |= dict.fromkeys(chain.from_iterable(part), submit(partial(_read_all, reader, shard, part)))
+    for runs in _gathered(_near(reader, shard, positions)):
+        found |= dict.fromkeys(chain.from_iterable(runs), submit(partial(_read_all, reader, shard, runs)))
     return found
 
 
-def _near(reader: SampleReader, shard: Shard, positions: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the positions that one ranged read fetches together."""
+def _near(reader: SampleReader, shard: Shard, positions: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+    """Yield the positions that one ranged read fetches together, and its bytes."""
     spans = sorted((*reader.span(shard, position), position) for position in positions)
     first, end = 0, 0
     for last, (_, stop, _) in enumerate(spans, start=1):
         end = max(end, stop)
         if last < len(spans) and spans[last][0] - end <= GAP_BYTES and spans[last][1] - spans[first][0] <= RUN_BYTES:
             continue
-        yield [position for _, _, position in spans[first:last]]
+        yield [position for _, _, position in spans[first:last]], end - spans[first][0]
         first = last
+
+
+def _gathered(runs: Iterable[tuple[list[int], int]]) -> Iterator[list[list[int]]]:
+    """Yield runs of up to TASK_BYTES together; a larger one comes alone, so that large samples are read beside each other."""
+    part: list[list[int]] = []
+    total = 0
+    for run, size in runs:
+        if part and total + size > TASK_BYTES:
+            yield part
+            part, total = [], 0
+        part.append(run)
+        total += size
+    if part:
+        yield part
 
 
 def _read_all(reader: SampleReader, shard: Shard, runs: Sequence[Sequence[int]]) -> dict[int, Pieces]:
