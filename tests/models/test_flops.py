@@ -36,7 +36,7 @@ def test_the_count_is_open_clips_own(architecture: str, gflops: float) -> None:
 
 
 def test_a_convolution_down_to_one_pixel_is_counted() -> None:
-    """RN50's layers on 32 pixels: batch norm refuses a single value per channel."""
+    """A residual network on 32 pixels: batch norm refuses a single value per channel."""
     small, wide = (flops_per_sample(f"drrho-resnet-{width}") for width in (8, 16))
     assert 3 < wide / small < 4
 
