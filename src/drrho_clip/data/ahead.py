@@ -32,7 +32,7 @@ AHEAD_BYTES = 128 * 2**20  # of encoded samples and features, for the steps in u
 GROUP_STEPS = 16  # of a group: where all is held nothing would end it
 RUN_BYTES = 16 * 2**20  # of one ranged read; a sample that is larger comes alone
 RUN_SAMPLES = 1024
-TASK_BYTES = 64 * 2**10  # small reads of a shard make up one task: from a disk, to start a task takes longer than to read one
+TASK_BYTES = 512 * 2**10  # of the reads of one task: from a disk, to start one for each small read takes longer than to read
 RUNS_AHEAD = 8  # of sequential reading
 
 
