@@ -59,7 +59,16 @@ def test_of_several_studies_that_take_one_name_at_once_one_has_it(scenes_store: 
 
 
 CHANGED = {
-    "a setting of the study": ({"seeds": "0,1,2"}, "study.seeds: '0,1' there, '0,1,2' here"),
+    "fewer seeds": ({"seeds": "0"}, "study.seeds: '0,1' there, '0' here"),
+    "another method": (
+        {"methods": "fastclip,distillation,openclip"},
+        "study.methods: 'fastclip,drrho' there, 'fastclip,distillation,openclip' here",
+    ),
+    "a setting of a method": ({"settings": "drrho.eps=0.5"}, "study.settings: '' there, 'drrho.eps=0.5' here"),
+    "another seed, and something else": (
+        {"seeds": "0,1,2", "curve_points": 2},
+        "study.curve_points: 1 there, 2 here",
+    ),
     "a setting of the trainings": ({"train": {"samples": 128}}, "train.samples: 96 there, 128 here"),
     "which checkpoints there are": ({"train": {"checkpoint_steps": 2}}, "train.checkpoint_steps: 1000 there, 2 here"),
 }
@@ -73,6 +82,24 @@ def test_other_settings_under_the_same_name_are_refused(
     with pytest.raises(ConfigError) as refused:
         plan_in(scenes_store, **changed)
     assert f"The study 'scenes-comparison' exists with other settings ({message})" in str(refused.value)
+
+
+def test_a_study_may_grow(scenes_store: Store, plan_in: PlanIn):
+    first = plan_in(scenes_store)
+    grown = plan_in(scenes_store, seeds="0,1,2", methods="fastclip,drrho,distillation", settings="distillation.temperature=0.2")
+    assert set(grown.cells) - set(first.cells) == {
+        *(cell for cell in grown.cells if cell.arm == "distillation" or cell.seed == 2)
+    }
+    assert [grown.training(cell) for cell in first.cells] == [first.training(cell) for cell in first.cells]
+    assert grown.created == first.created
+    assert load_plan("scenes-comparison", scenes_store) == grown
+
+
+def test_what_a_study_would_grow_by_is_checked_first(scenes_store: Store, plan_in: PlanIn):
+    first = plan_in(scenes_store)
+    with pytest.raises(ConfigError, match="learning_rate"):
+        plan_in(scenes_store, methods="fastclip,drrho,jest", settings="jest.learning_rate=0")
+    assert load_plan("scenes-comparison", scenes_store) == first
 
 
 def test_what_changes_no_result_may_differ_and_the_newest_is_taken(scenes_store: Store, plan_in: PlanIn):

@@ -40,6 +40,8 @@ LATEST: Mapping[str, frozenset[str]] = {
     "evaluate": FREE_IN_EVALUATION,
 }
 """Settings that change nothing of what a study's runs result in, by section: those of the newest call are taken."""
+MATRIX = frozenset({"methods", "settings", "seeds", "fractions", "architectures", "budgets"})
+"""Settings of a study that say which runs there are: those of the newest call are taken where it only adds runs."""
 
 
 class Plan(Config):
@@ -93,7 +95,7 @@ class Plan(Config):
 def plan_study(kind: str, study: StudyConfig, train: TrainConfig, evaluate: EvaluateConfig, store: Store) -> Plan:
     """Find the plan of a study or publish it; everything that can be known to fail is found before.
 
-    Of settings that change no run's result a plan that is found gets the newest.
+    Of settings that change no run's result a plan that is found gets the newest; it may grow by methods, seeds, shares and sizes.
     ConfigError where the settings cannot work, where the name belongs to another study, and where the dataset or a setting has
     changed since: the runs of a study are only comparable while they are the same.
     """
@@ -119,10 +121,9 @@ def plan_study(kind: str, study: StudyConfig, train: TrainConfig, evaluate: Eval
     )
     check_expected(plan.study.measure, plan.evaluate, manifest)
     found = find_plan(name, store)
-    if found is None:
+    if found is None or _grows(found, plan):
         _check(plan, manifest, store)
-        found = _publish(plan, store)
-    found = _with_latest(found, plan, store)
+    found = _with_latest(found or _publish(plan, store), plan, store)
     get_logger().info("study_planned", study=name, kind=kind, cells=len(plan.cells), dataset_version=manifest.version)
     return found
 
@@ -203,15 +204,22 @@ def _as_json(plan: Plan) -> bytes:
 
 def _with_latest(found: Plan, plan: Plan, store: Store) -> Plan:
     """The plan that was found with those settings of `plan` that may differ, which the store then has, too."""
+    more = _grows(found, plan)
+    free = {**LATEST, "study": LATEST["study"] | MATRIX} if more else LATEST
     taken = {
         section: getattr(found, section).model_copy(update={key: getattr(getattr(plan, section), key) for key in keys})
-        for section, keys in LATEST.items()
+        for section, keys in free.items()
     }
-    latest = found.model_copy(update=taken)
+    latest = found.model_copy(update={**taken, "arms": plan.arms if more else found.arms})
     _refuse_other(latest, plan, store)
     if latest != found:
         store.write(layout.study_plan(plan.name), _as_json(latest))
     return latest
+
+
+def _grows(found: Plan, plan: Plan) -> bool:
+    """Whether `plan` has every run of the plan that was found, with the same settings, and further ones."""
+    return set(found.cells) < set(plan.cells) and all(arm in plan.arms for arm in found.arms)
 
 
 def _refuse_other(found: Plan, plan: Plan, store: Store) -> None:
