@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +20,40 @@ if TYPE_CHECKING:
 
 SAFE_NAME = "open_clip_model.safetensors"  # what open_clip looks for in a repository of the hub, in this order
 PICKLE_NAME = "open_clip_pytorch_model.bin"
+CACHE_BYTES = 16 * 2**30  # of weights that came from stores
+IN_USE_SECONDS = 3600.0  # after its last use weights may still be being fetched or loaded
 OPENAI_EXTRA_KEYS = ("input_resolution", "context_length", "vocab_size")
 
 
 def cache_folder(name: str) -> Path:
-    """Return `name` in the user's cache, or a temporary folder where no cache can be written (a container without a home)."""
+    """Return `name` in the user's cache, or a temporary folder where no cache can be written (a container without a home).
+
+    Of the others there, those that were not used for longest are deleted where all take more than `CACHE_BYTES`.
+    """
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drrho_clip" / name
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
+            os.utime(folder)
+            _shrink(folder.parent, CACHE_BYTES)
             return folder
     except (OSError, RuntimeError):  # RuntimeError: no home folder at all
         pass
     return Path(tempfile.mkdtemp(prefix="drrho-clip-"))
+
+
+def _shrink(cache: Path, limit: int) -> None:
+    """Delete the oldest folders of a cache until the others take `limit` bytes, but none that may be in use."""
+    folders = []
+    for folder in cache.iterdir():
+        with suppress(OSError):  # another process may delete it meanwhile
+            folders.append((folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder))
+    total = sum(size for _, size, _ in folders)
+    for used, size, folder in sorted(folders):
+        if total <= limit or time.time() - used < IN_USE_SECONDS:
+            break
+        shutil.rmtree(folder, ignore_errors=True)
+        total -= size
 
 
 def file_sha256(path: Path) -> str:
