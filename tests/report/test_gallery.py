@@ -101,7 +101,7 @@ class Whispering(SampleReader):
     """Gives every sample a caption that would turn the text around it, and half of a surrogate pair."""
 
     def get(self, index: int) -> Sample:
-        return replace(super().get(index), caption="a\u202e cat \ud83d", meta={"key": "\u2066key", "exchanged": False})
+        return replace(super().get(index), caption="a\u202e cat \ud83d", stored_meta={"key": "\u2066key", "exchanged": False})
 
 
 def test_captions_and_keys_of_the_gallery_are_made_readable(compared: Store):

@@ -62,7 +62,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure, ready to draw; the legend has an entry per colour, then one per style where there are two."""
+    """One figure, ready to draw; the legend has an entry per colour, then one per style where a dash tells any apart."""
 
     title: str
     unit: str
@@ -183,6 +183,7 @@ def draw(
         )
         for c, points in zip(curves, thinned, strict=True)
     )
+    styles = tuple(dict.fromkeys((curve.dashed, curve.style) for curve in curves if curve.style))
     return Plot(
         title,
         ", ".join(filter(None, (unit, "log scale" if logarithmic else ""))),
@@ -190,7 +191,7 @@ def draw(
         x_label,
         lines,
         tuple(dict.fromkeys((curve.colour, curve.label) for curve in curves)),
-        tuple(dict.fromkeys((curve.dashed, curve.style) for curve in curves if curve.style)),
+        styles if any(dashed for dashed, _ in styles) else (),
         x_axis.ticks(),
         y_axis.ticks(),
     )
