@@ -16,8 +16,8 @@ from drrho_clip.storage import Store
 DIFFERENT = 50  # pictures; the rest repeat them
 
 
-def publish_pictures(store: Store, folder: Path, *, samples: int, side: int, shard_samples: int) -> Manifest:
-    """Ingest JPEGs of clouds and edges, quality 90, and short captions, as the dataset `pictures`."""
+def publish_pictures(store: Store, folder: Path, *, samples: int, side: int, shard_samples: int = 1000) -> Manifest:
+    """Ingest JPEGs of clouds and edges (quality 90) with short captions as the dataset `pictures`; shards of the default size."""
     generator = np.random.default_rng(0)
     encoded = [_picture(generator, side) for _ in range(DIFFERENT)]
     source = folder / f"source-{side}"

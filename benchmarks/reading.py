@@ -24,7 +24,7 @@ from drrho_clip.data.reader import SampleReader
 from drrho_clip.storage.s3 import S3Store
 from drrho_pipelines.seaweed import SeaweedServer
 
-SAMPLES, SIDE, SHARD, REPEATS = 2000, 512, 250, 9
+SAMPLES, SIDE, REPEATS = 4000, 512, 9
 
 Way = Callable[[S3Store, Manifest], int]  # returns the bytes that came
 
@@ -74,7 +74,7 @@ def _served() -> Iterator[tuple[S3Store, Manifest, SeaweedServer]]:
     with tempfile.TemporaryDirectory(prefix="drrho-reading-") as folder, SeaweedServer(Path(folder) / "weed") as server:
         os.environ.update(server.environment)
         store = S3Store(server.bucket)
-        yield store, publish_pictures(store, Path(folder), samples=SAMPLES, side=SIDE, shard_samples=SHARD), server
+        yield store, publish_pictures(store, Path(folder), samples=SAMPLES, side=SIDE), server
 
 
 def _ours(store: S3Store, manifest: Manifest) -> int:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.reader import SampleReader
+from drrho_clip.data.tar_index import index_tar
 from drrho_clip.storage.local import LocalStore
 
 NAMES = [*numbered(20), "cat v2.0", "d.v1/1", "e.v1/1"]  # dots and folders: the keys that readers split wrongly
@@ -88,6 +89,7 @@ def test_the_index_beside_a_shard_leads_to_its_members(shards: list[str]) -> Non
         header, *lines = Path(shard).with_suffix(".idx").read_text().splitlines()
         assert header == f"v1.2 {len(lines)}"
         data = Path(shard).read_bytes()
+        assert index_tar(io.BytesIO(data)).text == Path(shard).with_suffix(".idx").read_bytes()
         for line in lines:
             extensions, offsets, sizes, _ = (line.split(" ")[i::4] for i in range(4))
             parts = {

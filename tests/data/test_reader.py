@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +163,35 @@ def test_the_cache_keeps_to_its_limit_and_drops_what_was_not_used() -> None:
         assert cache.get(name, lambda name=name: load(name)) == name.encode() * 40
         assert cache.size <= 100
     assert "".join(loads) == "abcb"
+
+
+def test_of_several_that_ask_at_once_one_loads() -> None:
+    cache = SizedCache(100, len)
+    loads: list[int] = []
+    go_on = threading.Event()
+
+    def load() -> bytes:
+        loads.append(1)
+        go_on.wait(10)
+        return b"a"
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(cache.get, "key", load) for _ in range(4)]
+        time.sleep(0.2)  # one that comes later finds it held
+        go_on.set()
+        assert [each.result() for each in asked] == [b"a"] * 4
+    assert len(loads) == 1
+
+
+def test_what_could_not_be_loaded_is_loaded_again() -> None:
+    cache = SizedCache(100, len)
+
+    def fail() -> bytes:
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        cache.get("key", fail)
+    assert cache.get("key", lambda: b"a") == b"a"
 
 
 def test_the_json_says_what_the_sample_is(counted: CountingStore, manifest: Manifest) -> None:

@@ -75,7 +75,7 @@ def decode_image(data: bytes, shorter: int = 0) -> Image.Image:
     if shorter and image.format == "JPEG":
         image.draft(None, (shorter, shorter))
     _load(image)
-    return _turn(_flatten(image), _orientation(image)).convert("RGB")
+    return _turn(_flatten(image), _orientation(image)).convert("RGB")  # a copy, which holds nothing of the file any more
 
 
 def prepare_image(
@@ -202,7 +202,8 @@ def _flatten(image: Image.Image) -> Image.Image:
         if image.has_transparency_data:
             rgba = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB")
-        return image.convert("L" if image.mode in ("1", "L") else "RGB")
+        mode = "L" if image.mode in ("1", "L") else "RGB"
+        return image if image.mode == mode else image.convert(mode)  # `convert` makes a copy also where there is nothing to do
     except (ValueError, OSError) as error:
         raise BadImage("decode", f"mode {image.mode}: {error}") from None
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,12 +34,18 @@ INDEX_KEYS = 2**18  # held of the keys of adopted tars
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as it is stored: the image still encoded."""
+    """One sample as it is stored: the image still encoded, its metadata still JSON where it lies so in a tar of ours."""
 
     index: int
     image: bytes = field(repr=False)
     caption: str
-    meta: dict[str, Any] = field(repr=False)
+    stored_meta: bytes | dict[str, Any] = field(repr=False)
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """What is known of it; read when it is asked for, which training never does."""
+        found: dict[str, Any] = json.loads(self.stored_meta) if isinstance(self.stored_meta, bytes) else self.stored_meta
+        return found
 
 
 class SampleReader:
@@ -120,7 +127,7 @@ class SampleReader:
         named = all(member.name == f"{name}.{member.extension}" for member, _ in parts)
         if not named or len(images) != 1 or "txt" not in by_extension or "json" not in by_extension:
             raise self._unusable(shard, f"its index names no sample {name} with an image, a txt and a json")
-        return Sample(shard.base + position, images[0], by_extension["txt"].decode(), json.loads(by_extension["json"].decode()))
+        return Sample(shard.base + position, images[0], by_extension["txt"].decode(), by_extension["json"])
 
     def _adopted(self, shard: Shard, position: int, parts: list[tuple[Member, bytes]]) -> Sample:
         key = self._keys.get(shard.key, lambda: self._load_keys(shard))[position]

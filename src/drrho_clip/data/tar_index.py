@@ -73,6 +73,11 @@ class TarIndex:
         )
 
 
+def whole_blocks(size: int) -> int:
+    """Return how many bytes of a tar it takes to hold `size` bytes."""
+    return -(-size // BLOCK) * BLOCK
+
+
 def index_text(samples: Iterable[Iterable[Member]]) -> bytes:
     """Return the index file of samples that have these members."""
     lines = [" ".join(map(_entry, members)) for members in samples]

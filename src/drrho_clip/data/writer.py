@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tarfile
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,14 @@ from drrho_clip.data.manifest import CHECKED_AT_ONCE, Adopted, Shard, find_manif
 from drrho_clip.data.noise import exchange, is_exchanged
 from drrho_clip.data.prepare import Prepared
 from drrho_clip.data.reader import SampleReader, find_keys, sample_name
-from drrho_clip.data.tar_index import Member, index_tar, index_text
+from drrho_clip.data.tar_index import Member, index_text, whole_blocks
 from drrho_clip.errors import DataError, ObjectChanged
 from drrho_clip.storage import layout
 from drrho_clip.storage.files import disk_errors
 
 if TYPE_CHECKING:
+    from webdataset import TarWriter
+
     from drrho_clip.data.manifest import Manifest
     from drrho_clip.data.sources.adoption import TarFacts
     from drrho_clip.storage import ObjectInfo, Store
@@ -49,9 +52,7 @@ class ShardWriter:
         captions = self._captions(samples)
         with disk_errors(Path(os.environ.get("TMPDIR", "/tmp"))), tempfile.TemporaryDirectory(prefix="drrho-") as folder:
             tar, index, keys = (Path(folder, name) for name in ("tar", "idx", "keys"))
-            _write_tar(tar, samples, captions, base)
-            with tar.open("rb") as stream:
-                index.write_bytes(index_tar(stream).text)
+            index.write_bytes(index_text(_write_tar(tar, samples, captions, base)))
             keys.write_text(json.dumps([sample.key for sample in samples]), encoding="utf-8")
             self._put(key, layout.shard_index(key), index)
             self._put(key, layout.shard_keys(key), keys)
@@ -143,19 +144,27 @@ def read_keys(store: Store, manifest: Manifest, shard: Shard) -> list[str]:
     return keys if keys is not None else [str(sample.meta["key"]) for sample in SampleReader(store, manifest).shard(shard)]
 
 
-def _write_tar(path: Path, samples: Sequence[Prepared], captions: Sequence[str], base: int) -> None:
+def _write_tar(path: Path, samples: Sequence[Prepared], captions: Sequence[str], base: int) -> list[list[Member]]:
+    """Write a tar, and return where the members of each sample lie in it."""
     from webdataset import TarWriter
 
+    found = []
     with path.open("wb") as stream, TarWriter(stream, encoder=False, user="", group="", mode=0o444, mtime=0) as tar:
+        tar.tarstream.format = tarfile.USTAR_FORMAT  # the same bytes as PAX, which looks at every field and finds no need of it
         for position, (sample, caption) in enumerate(zip(samples, captions, strict=True)):
-            tar.write(
-                {
-                    "__key__": sample_name(base + position),
-                    sample.image.extension: sample.image.data,
-                    "txt": caption.encode(),
-                    "json": _meta(sample, exchanged=_has_anothers(sample, caption)),
-                }
-            )
+            name = sample_name(base + position)
+            contents = {
+                sample.image.extension: sample.image.data,
+                "json": _meta(sample, exchanged=_has_anothers(sample, caption)),
+                "txt": caption.encode(),
+            }
+            found.append([_write_member(tar, name, *item) for item in sorted(contents.items())])
+    return found
+
+
+def _write_member(tar: TarWriter, name: str, extension: str, data: bytes) -> Member:
+    tar.write({"__key__": name, extension: data})
+    return Member(extension, tar.tarstream.offset - whole_blocks(len(data)), len(data), f"{name}.{extension}")
 
 
 def _has_anothers(sample: Prepared, caption: str) -> bool:

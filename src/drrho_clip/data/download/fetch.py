@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import re
 import time
 import zlib
 from types import TracebackType
@@ -22,6 +23,7 @@ USER_AGENT = f"drrho-clip/{__version__} (collects images for training)"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _CONNECT_SECONDS = 10.0
+_UNUSABLE = re.compile(r"[\x00-\x1f\ud800-\udfff]")  # in a URL: control characters and halves of characters
 _NO_AI = frozenset(("noai", "noimageai"))
 _BY_STATUS = {
     **dict.fromkeys((404, 410), "http_gone"),
@@ -144,7 +146,7 @@ def parse_url(text: str, *, relative: bool = False) -> URL:
     """Return the URL, as it is where it is plain ASCII; raise FetchError."""
     text = text.strip()
     try:
-        if not text or any(ord(character) < 0x20 or 0xD800 <= ord(character) < 0xE000 for character in text):
+        if not text or _UNUSABLE.search(text):
             raise ValueError("control characters")
         url = URL(text, encoded=text.isascii() and " " not in text)
         if not relative:

@@ -49,7 +49,7 @@ def clean_caption(text: object) -> str:
         raise BadRow("empty_caption", f"{text[:40]!r} holds nothing to read")
     if cleaned in MISSING:
         raise BadRow("no_caption", f"{cleaned!r} stands for a missing value")
-    if any(0xD800 <= ord(character) < 0xE000 for character in cleaned):
+    if not cleaned.isascii() and any(0xD800 <= ord(character) < 0xE000 for character in cleaned):
         raise BadRow("caption_encoding", f"{cleaned[:40]!r} holds half a character")
     return cleaned
 
@@ -70,7 +70,7 @@ def decode_text(data: bytes) -> tuple[str, bool]:
 
 def cell_text(cell: Any) -> tuple[Any, bool]:
     """Return (cell, whether it was repaired): bytes and escaped bytes are decoded by the rule of `decode_text`."""
-    if isinstance(cell, str) and any("\udc80" <= character <= "\udcff" for character in cell):
+    if isinstance(cell, str) and not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
         cell = cell.encode("utf-8", "surrogateescape")
     return decode_text(cell) if isinstance(cell, bytes) else (cell, False)
 
