@@ -11,7 +11,7 @@ from kfp_stand_in import Execution, StandIn
 from pod_runner import PodRunner
 from testcluster.access import S3
 
-RUN = {
+SMALL = {
     "dataset": "scenes",
     "data_source": "scenes",
     "data_samples": "96",
@@ -21,15 +21,21 @@ RUN = {
     "train_batch_size": "16",
     "train_samples": "96",
     "train_warmup_steps": "1",
-    "report_gallery": "2",
-    **{f"{step}_cpu": "50m" for step in ("data", "reference", "train", "evaluate", "report")},
+    **{f"{step}_cpu": "50m" for step in ("data", "reference", "train", "report")},
 }
+"""What makes a run of any pipeline small."""
+RUN = {"report_gallery": "2", "evaluate_cpu": "50m"}
 STEPS = ["ingest", "reference", "train", "evaluate", "report"]
 
 
 def parameters(store: Store, s3: S3, **more: str) -> list[str]:
-    """Options of `drrho pipeline submit` for a small run in this store."""
-    values = RUN | {"store": store.uri, "store_endpoint": s3.endpoint} | more
+    """Options of `drrho pipeline submit steering` for a small run in this store."""
+    return study_parameters(store, s3, **RUN, **more)
+
+
+def study_parameters(store: Store, s3: S3, **more: str) -> list[str]:
+    """The same of a study."""
+    values = SMALL | {"store": store.uri, "store_endpoint": s3.endpoint} | more
     return [word for name, value in values.items() for word in ("-p", f"{name}={value}")]
 
 

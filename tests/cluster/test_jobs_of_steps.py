@@ -12,11 +12,12 @@ import pytest
 from ci_examples import ROOT, github, gitlab, shell
 from drrho_clip.models import create_model, load_model, save_export
 from drrho_clip.storage import Store, layout
+from drrho_clip.studies.results import StudyResult
 from drrho_clip.training import find_summary
 from kfp_stand_in import Execution, StandIn
 from launching import create_runtime, jobs_of, working
 from pod_runner import PodRunner
-from submitting import STEPS, artifacts_of, events, execution_of, may_be_root, parameters, running
+from submitting import STEPS, artifacts_of, events, execution_of, may_be_root, parameters, running, study_parameters
 from testcluster.access import S3, Access
 
 Drrho = Callable[..., subprocess.CompletedProcess[str]]
@@ -74,6 +75,28 @@ def test_a_script_of_ci_trains_on_two_pods(
     shown += "".join(cluster.logs(installed, pod["metadata"]["name"], "--all-containers") for pod in pods)
     assert s3.secret_key not in shown
     assert s3.secret_key.encode() not in b"".join(artifacts.values())
+
+
+def test_every_run_of_a_study_is_a_job_of_its_own(
+    cluster: Access, s3: S3, server: StandIn, runner: PodRunner, store: Store, drrho: Drrho, installed: str
+):
+    study = {"study_methods": "openclip,fastclip", "study_seeds": "4", "train_launcher": "pytorchjob", "train_nodes": "2"}
+    small = study_parameters(store, s3, **study, train_node_cpu="400m", train_node_memory="2Gi")
+    done = drrho("submit", "comparison", "--image", cluster.image, "--wait", "--every", "1", *small)
+    assert done.returncode == 0, done.stderr
+    name = "scenes-comparison"
+    runs = [f"{name}-fastclip-s4", f"{name}-openclip-s4"]
+    assert sorted(job["metadata"]["labels"]["drrho-clip/run"] for job in jobs_of(cluster, installed, "pytorchjob")) == runs
+    for run in runs:
+        summary = find_summary(run, store)
+        assert summary is not None
+        assert (summary.world_size, summary.samples_seen) == (2, 96)
+    result = StudyResult.model_validate_json(store.read(layout.study_result(name, "json")))
+    assert (sorted(run.run for arm in result.arms for run in arm.runs), result.missing) == (runs, ())
+    execution = execution_of(server)
+    pages = [content for key, content in artifacts_of(s3, execution).items() if key.endswith("/page")]
+    assert [page.decode() for page in pages] == [store.read(layout.study_result(name, "html")).decode()]
+    assert len(runner.pods(execution)) == len(["ingest", "reference", "plan-study", *runs, "study-report"])
 
 
 @pytest.fixture
