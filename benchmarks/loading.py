@@ -124,14 +124,15 @@ def reference_rate() -> dict[str, Any]:
         config = ReferenceConfig(dataset="pictures", model="run:public", name="ref", batch_size=ENCODE_BATCH)
         files = FeatureFiles(store, "pictures", "ref", ReferenceIdentity.parse(encoder.record()))
         images = torch.randn(ENCODE_BATCH, 3, 224, 224)
+        model = encoder.model
         tokens = encoder.tokenize(["clouds of the kind 1, number 1"] * ENCODE_BATCH)
         for _ in range(REPEATS):
             started = time.perf_counter()
             encode_shards(config, encoder, SampleReader(store, manifest), files, manifest.shards)
             between = time.perf_counter()
             for _ in range(math.ceil(ENCODED / ENCODE_BATCH)):
-                encoder.encode_image(images)
-                encoder.encode_text(tokens)
+                with torch.inference_mode():
+                    model.encode_image(images, normalize=True), model.encode_text(tokens, normalize=True)
             seconds["reference"].append(between - started)
             seconds["encoding"].append(time.perf_counter() - between)
     whole, bare = (statistics.median(values) for values in seconds.values())

@@ -50,9 +50,12 @@ if [ "$name" = clipart ]; then
     do_step 'study comparison' clipart --set name=clipart-longer --methods drrho --set baseline=drrho \
         --set settings="${three#*,*,}" --set train.samples=153600 --set curve_points=0
     do_step 'study weak-to-strong' clipart --methods openclip,fastclip,drrho --weak drrho-nano --set settings="$three" --set curve_points=0
+    # A weak reference that knows something: right captions, and three times as long.
+    do_step 'study weak-to-strong' clipart-clean --methods fastclip,drrho --weak drrho-nano --set weak_samples=102400 \
+        --set train.samples=153600 --set settings="${three#*,}" --set curve_points=0
 else
     do_step 'study data-efficiency' icons --methods fastclip,drrho --fractions 0.01,0.03,0.1,1 --set settings="${three#*,}"
     do_step 'study scaling' icons --methods openclip,fastclip,drrho --set settings="$three" --set predict=1e4 \
         --architectures drrho-resnet-4,drrho-resnet-8,drrho-resnet-16 --budgets 9600,19200,38400
-    do_step 'study comparison' icons-clean --methods openclip,fastclip,drrho,distillation --set settings="$three,distillation.temperature=0.1"
+    do_step 'study comparison' icons-clean
 fi

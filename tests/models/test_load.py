@@ -11,17 +11,20 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import structlog
 import torch
 from open_clip import pretrained
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from safetensors.torch import save_file
 
 from drrho_clip.errors import ModelError
 from drrho_clip.models import Encoder, create_model, load_model, refuse_mix
 from drrho_clip.storage import Store
 
-IMAGES = torch.linspace(-2, 2, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
+IMAGES = torch.linspace(0, 255, 2 * 3 * 32 * 32).to(torch.uint8).reshape(2, 3, 32, 32)
 
 
 def save_safetensors(model: torch.nn.Module, path: Path) -> None:
@@ -46,11 +49,26 @@ def test_weights_files(nano: torch.nn.Module, folder_store: Store, tmp_path: Pat
     encoder = load_model(f"drrho-nano:{tmp_path / name}", folder_store)
     nano.eval()
     with torch.no_grad():
-        torch.testing.assert_close(encoder.encode_image(IMAGES), nano.encode_image(IMAGES, normalize=True))
+        torch.testing.assert_close(encoder.encode_image(IMAGES), nano.encode_image(encoder.normalise(IMAGES), normalize=True))
     assert encoder.identity.weights_sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
     assert not any(module.training for module in encoder.model.modules())
     assert not any(parameter.requires_grad for parameter in encoder.model.parameters())
     assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-4)
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+def test_the_input_of_the_network_is_to_the_bit_what_open_clip_gives(
+    nano: torch.nn.Module, folder_store: Store, tmp_path: Path, resize_mode: str
+):
+    save_safetensors(nano, tmp_path / "w.safetensors")
+    changed = {"size": 32, "resize_mode": resize_mode, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3), "fill_color": 9}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": changed}))
+    encoder = load_model(f"drrho-nano:{tmp_path / 'w.safetensors'}", folder_store)
+    pictures = [
+        Image.fromarray(np.random.default_rng(side).integers(0, 256, (side, 41, 3), dtype=np.uint8)) for side in (32, 20, 50)
+    ]
+    expected = torch.stack([image_transform_v2(PreprocessCfg(**changed), is_train=False)(picture) for picture in pictures])
+    assert torch.equal(encoder.normalise(torch.stack([encoder.preprocess(picture) for picture in pictures])), expected)
 
 
 def test_weights_in_an_object_store(nano: torch.nn.Module, s3_store: Store, tmp_path: Path):

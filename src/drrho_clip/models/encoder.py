@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from drrho_clip.models.architectures import Tokenizer
 from drrho_clip.models.identity import ModelIdentity
 
@@ -18,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model in eval mode on `device`, with the preprocessing and the tokenizer that belong to it."""
+    """A model in eval mode on `device`, with the preprocessing and the tokenizer that belong to it.
+
+    What open_clip's transform does to one picture after the other is divided: pixels stay bytes until a whole batch of them is
+    on the device, where it becomes the numbers that the network takes.
+    """
 
     identity: ModelIdentity
     model: Any  # open_clip's CLIP or CustomTextCLIP
     tokenizer: Tokenizer
-    preprocess: Callable[[Image], torch.Tensor]  # RGB picture -> float32 [3, height, width]
+    fit: Callable[[Image], Image]  # RGB picture -> one of the network's size
     device: torch.device
 
     @property
@@ -40,9 +46,23 @@ class Encoder:
         """Return int64 tokens [n, context_length] of n texts."""
         return self.tokenizer(texts)
 
+    def preprocess(self, image: Image) -> torch.Tensor:
+        """Return uint8 [3, height, width] of an RGB picture of any size."""
+        import torch
+
+        return torch.from_numpy(np.array(self.fit(image))).permute(2, 0, 1).contiguous()
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the network's input, float32 [n, 3, height, width], of uint8 images: to the bit that of open_clip's transform."""
+        import torch
+
+        known = self.identity.preprocessing
+        mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (known.mean, known.std))
+        return images.float().div_(255).sub_(mean).div_(std)
+
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        """Return float32 unit-norm features [n, dim] on `device`, of float32 images [n, 3, height, width]."""
-        return self._encode(self.model.encode_image, images)
+        """Return float32 unit-norm features [n, dim] on `device`, of uint8 images [n, 3, height, width]."""
+        return self._encode(lambda given: self.model.encode_image(self.normalise(given)), images)
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return float32 unit-norm features [n, dim] on `device`, of int64 tokens [n, context_length]."""

@@ -70,6 +70,7 @@ def load_checkpoint(checkpoint: CheckpointWeights, store: Store, *, precision: P
 
 def _load(spec: str, origin: _Origin, precision: Precision) -> Encoder:
     from open_clip.transform import PreprocessCfg, image_transform_v2
+    from torchvision.transforms import Compose, Normalize
 
     from drrho_clip.distributed import local_device
 
@@ -87,8 +88,9 @@ def _load(spec: str, origin: _Origin, precision: Precision) -> Encoder:
         precision=precision,
         dim=_dim(origin.network),
     )
-    transform = image_transform_v2(PreprocessCfg(**preprocess), is_train=False)
-    return Encoder(identity, model, named_tokenizer(origin.network, origin.hub_tokenizer), transform, device)
+    *fit, _, normalise = image_transform_v2(PreprocessCfg(**preprocess), is_train=False).transforms  # _: to a tensor
+    assert isinstance(normalise, Normalize)
+    return Encoder(identity, model, named_tokenizer(origin.network, origin.hub_tokenizer), Compose(fit), device)
 
 
 def _origin(spec: str, store: Store) -> _Origin:
