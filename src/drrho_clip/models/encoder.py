@@ -53,7 +53,7 @@ class Encoder:
         return torch.from_numpy(np.array(self.fit(image))).permute(2, 0, 1).contiguous()
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the network's input, float32 [n, 3, height, width], of uint8 images: to the bit that of open_clip's transform."""
+        """Return the network's input, float32 [n, 3, height, width], of uint8 images: to the bit as open_clip has it."""
         import torch
 
         known = self.identity.preprocessing
