@@ -202,7 +202,6 @@ def test_bad_samples_are_left_out_and_told_as_in_a_copy(tmp_path: Path, folder_s
     [
         ({"image_size": 64}, "image_size = 64 does not go with adopt.*Copy them"),
         ({"caption_noise": 0.3}, "caption_noise = 0.3 does not go with adopt"),
-        ({"groups": 2}, "groups = 2 does not go with adopt"),
         ({"source": "folder"}, "adopt is for the source 'shards', not for 'folder'"),
     ],
 )

@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from adopt_helpers import captions_of, config_of, numbers, photos
 from bad_server import BadServer
 from group_helpers import alone, hashes, of_group, parts_of, shared
 from ingest_helpers import TrappedStore, contents, folder_config, kill_this_process, numbered, refuse, write_pairs
+from source_helpers import write_tar
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.ingest import ingest, ingest_group
+from drrho_clip.data.sources import shards as shards_module
+from drrho_clip.errors import DataError
 from drrho_clip.storage import open_store
 
 DRRHO = (sys.executable, "-m", "drrho_pipelines.cli", "ingest")
@@ -109,6 +113,44 @@ def test_a_folder_s_groups_killed_at_every_write(tmp_path: Path, group: int) -> 
         killed(one, folder, number)
         shared(config, open_store(folder), 2)
         assert hashes(open_store(folder)) == expected
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_an_adoption_killed_at_every_write_reads_no_tar_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: int
+) -> None:
+    for tar in range(4):
+        write_tar(tmp_path / f"tars/{tar}.tar", [*photos(numbers(10 * tar, 3)), ("bad.jpg", b"no picture")])
+    config = config_of(tmp_path / "tars", adopt=True, max_bad_fraction=0.5, heldout_fraction=0.3)
+    expected = alone(config, tmp_path / "alone")
+    last = of_group(config, 0, groups)
+    writes = writes_of(last, tmp_path / "count")
+    assert writes > 4 + 2 * 4
+    read: list[str] = []
+    paired = shards_module._paired
+    monkeypatch.setattr(shards_module, "_paired", lambda path, name: read.append(name) or paired(path, name))
+    for number in range(1, writes + 1):
+        folder = tmp_path / f"store{number}"
+        killed(last, folder, number)
+        done = len(parts_of(open_store(folder)))
+        read.clear()
+        shared(config, open_store(folder), groups)
+        assert hashes(open_store(folder)) == expected
+        assert len(read) == 4 - done
+
+
+def test_an_adoption_that_finds_a_tar_altered_begins_anew(tmp_path: Path) -> None:
+    for tar in range(2):
+        write_tar(tmp_path / f"tars/{tar}.tar", photos(numbers(10 * tar, 3)))
+    config = config_of(tmp_path / "tars", adopt=True)
+    killed(config, tmp_path / "store", 3)  # both are read
+    assert len(parts_of(open_store(tmp_path / "store"))) == 2
+    path = tmp_path / "tars/1.tar"
+    path.write_bytes(path.read_bytes().replace(b"caption of", b"Caption of"))  # of the same size
+    with pytest.raises(DataError, match="1 of 2 shards"):
+        ingest(config, open_store(tmp_path / "store"))
+    captions = captions_of(open_store(tmp_path / "store"), ingest(config, open_store(tmp_path / "store")))
+    assert captions["000000010"] == "Caption of 000000010"
 
 
 def command(config: IngestConfig, folder: Path, group: int, groups: int) -> list[str]:

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from adopt_helpers import adopted, captions_of, config_of, copied, numbers, photo, photos, serving
+from group_helpers import alone, hashes, shared
 from source_helpers import write_tar
 from structlog.testing import capture_logs
 
 from drrho_clip.data.ingest import ingest
 from drrho_clip.data.sources.uids import Uids
 from drrho_clip.errors import ConfigError, DataError
-from drrho_clip.storage import Store
+from drrho_clip.storage import Store, open_store
 
 PAIR = np.dtype("u8,u8")
 
@@ -87,7 +88,7 @@ def test_only_listed_samples_are_kept(tars: Path, tmp_path: Path, folder_store: 
 def test_a_sorted_list_is_not_read_into_the_memory(tmp_path: Path) -> None:
     found = Uids(str(as_npy(tmp_path / "x", [uid(n) for n in range(50)])))
     assert isinstance(found._pairs, np.memmap)
-    assert [n for n in range(60) if found.meet({"uid": uid(n)}, "x")] == list(range(50))
+    assert [n for n in range(60) if found.meet({"uid": uid(n)}, "x") is not None] == list(range(50))
     assert not isinstance(Uids(str(as_shuffled_npy(tmp_path / "y", [uid(n) for n in range(50)])))._pairs, np.memmap)
 
 
@@ -197,9 +198,24 @@ def test_what_is_no_list_of_uids_is_named(
     assert "list" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"), [({"source": "folder"}, "uids is for the source 'shards'"), ({"groups": 2}, "Groups cannot count")]
-)
-def test_where_lists_of_uids_cannot_be_used(tars: Path, folder_store: Store, settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        ingest(config_of(tars, uids="x.npy", **settings), folder_store)
+def test_a_source_without_tars_has_no_uids(tars: Path, folder_store: Store) -> None:
+    with pytest.raises(ConfigError, match="uids is for the source 'shards'"):
+        ingest(config_of(tars, uids="x.npy", source="folder"), folder_store)
+
+
+@pytest.mark.parametrize("adopt", [True, False])
+def test_groups_count_together_which_were_met(tars: Path, tmp_path: Path, adopt: bool) -> None:
+    path = as_npy(tmp_path / "kept", [uid(n) for n in (*KEPT, 900)])
+    config = config_of(tars, uids=str(path), adopt=adopt)
+    expected = alone(config, tmp_path / "alone")
+    manifest = shared(config, open_store(tmp_path / "store"), 2)
+    assert hashes(open_store(tmp_path / "store")) == expected
+    assert (manifest.uids.listed, manifest.uids.found) == (5, 4)
+    as_npy(path.with_suffix(""), [uid(n) for n in (*KEPT, 0, 900)])  # one more, in a tar that is known
+    grown = shared(config, open_store(tmp_path / "store"), 2)
+    assert (grown.total, grown.uids.listed, grown.uids.found) == (5, 6, 5)
+
+
+def test_groups_that_meet_none_say_so(tars: Path, tmp_path: Path, folder_store: Store) -> None:
+    with pytest.raises(DataError, match="No sample has a uid of the list"):
+        shared(config_of(tars, uids=str(as_npy(tmp_path / "kept", [uid(900)]))), folder_store, 2)

@@ -33,14 +33,11 @@ def check_adoption(config: IngestConfig) -> None:
     for name in ("adopt", "uids"):
         if getattr(config, name) and config.source != "shards":
             raise ConfigError(f"{name} is for the source 'shards', not for '{config.source}'", fix=f"Leave {name} out.")
-    if config.uids and config.groups > 1:
-        raise ConfigError("Groups cannot count together which uids were met", fix="Leave `groups` out with uids.")
     if not config.adopt:
         return
     asked = {
         "image_size": config.image_size > 0,
         "caption_noise": config.caption_noise > 0 and config.caption_noise_part == "all",
-        "groups": config.groups > 1,
     }
     for name in (name for name, is_set in asked.items() if is_set):
         raise ConfigError(

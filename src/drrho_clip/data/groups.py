@@ -10,12 +10,15 @@ from collections import deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.parts import PartFile, Parts, PartsGone, Result
 from drrho_clip.data.prepare import Row, prepare_all, with_split
 from drrho_clip.data.sources import RawSample, Rejected, Source
+from drrho_clip.data.sources.base import Piece
+from drrho_clip.data.sources.shards import ShardsSource
+from drrho_clip.data.tally import Tally
 from drrho_clip.errors import ConfigError
 from drrho_clip.observe import get_logger, progress
 
@@ -43,6 +46,8 @@ class GroupWork:
         self._config, self._source, self._known, self._parts = config, source, known, parts
         self._total = 0  # pieces, once they were gone through
         self._begun = self._rows = self._samples = 0
+        self._pieces: dict[int, Piece] = {}  # that are being read
+        self._early = Tally(config, len(known)) if config.groups == 1 else None  # which ends what is surely in vain
         self._presence = ""  # of a group that does not publish
 
     def do_own(self) -> GroupDone:
@@ -64,8 +69,13 @@ class GroupWork:
         return self._done()
 
     def results(self) -> Iterator[Result]:
-        """Yield what became of every row, in the order in which one process comes to them."""
-        return self._parts.read((piece, number) for number in range(1, self._parts.rounds + 1) for piece in range(self._total))
+        """Yield what became of every row, in the order in which one process comes to them; a source of tars takes their notes."""
+        wanted = ((piece, number) for number in range(1, self._parts.rounds + 1) for piece in range(self._total))
+        if isinstance(self._source, ShardsSource):
+            yield from self._parts.read(wanted, self._source.take)
+            self._source.check_uids(self._known)
+        else:
+            yield from self._parts.read(wanted, lambda _: None)
 
     def clean(self) -> None:
         """Remove what all groups have prepared, once it is published."""
@@ -96,7 +106,7 @@ class GroupWork:
 
     def _stream(self, mine: Callable[[int], bool], first: int) -> None:
         """Prepare pieces from their round `first` on, as one stream."""
-        writer = _PartWriter(self._parts, first)
+        writer = _PartWriter(self._parts, first, self._note)
         begin = self._beginner(mine, first, writer)
         places: deque[tuple[Place, bool]] = deque()
         raw = self._fetched(begin, first) if self._source.downloads else self._read(begin)
@@ -104,6 +114,8 @@ class GroupWork:
             shown = progress(rows, what=f"ingest {self._config.dataset}", total=None, unit="img")
             with closing(prepare_all(shown, self._config, with_looks=self._source.downloads)) as results:
                 for row in results:
+                    if self._early is not None:
+                        self._early.add(row)
                     place, was_sample = places.popleft()
                     writer.add(place, Result(row, was_sample))
                     self._rows += 1
@@ -135,6 +147,7 @@ class GroupWork:
                 self._total = number + 1
                 before += piece.rows or 0
                 if begin(number):
+                    self._pieces[number] = piece
                     yield from (((1, number), row) for row in piece.read())
 
     def _fetched(self, begin: Callable[[int], bool], first: int) -> Iterator[tuple[Place, Raw]]:
@@ -153,6 +166,10 @@ class GroupWork:
             for row in rows:
                 attempts = row.fetch.attempts if row.fetch else 0
                 yield (max(1, attempts), int(row.key) // size), row
+
+    def _note(self, piece: int) -> dict[str, Any]:
+        read = self._pieces.pop(piece, None)
+        return read.note() if read else {}
 
     def _limit(self) -> int | None:
         return max(0, self._config.samples - len(self._known)) if self._config.samples else None
@@ -197,8 +214,8 @@ class _Left(Container[str]):
 class _PartWriter:
     """Writes the parts of the pieces that were begun, in the order of the rounds of each; empty ones too."""
 
-    def __init__(self, parts: Parts, first: int) -> None:
-        self._parts, self._first = parts, first
+    def __init__(self, parts: Parts, first: int, note: Callable[[int], dict[str, Any]]) -> None:
+        self._parts, self._first, self._note = parts, first, note
         self.begun: list[int] = []
         self._next: dict[int, int] = {}  # the round that a piece's next part is of
         self._lost: set[int] = set()  # pieces that another group does
@@ -247,7 +264,7 @@ class _PartWriter:
     def _write(self, piece: int, file: PartFile) -> None:
         round_number = self._next.get(piece, self._first)
         self._next[piece] = round_number + 1
-        if not self._parts.write(piece, round_number, file.end()):
+        if not self._parts.write(piece, round_number, file.end(self._note(piece))):
             self._lost.add(piece)
 
 

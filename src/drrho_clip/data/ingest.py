@@ -59,7 +59,9 @@ def ingest(config: IngestConfig, store: Store) -> Manifest:
 def _bring_in(
     config: IngestConfig, store: Store, existing: Manifest | None, source: Source, record: dict[str, float]
 ) -> Manifest:
-    work = _group_work(config, store, existing, source) if config.groups > 1 else None
+    # tars that are adopted are read whole, and what was found in one is kept until all are: as groups keep it
+    kept = config.groups > 1 or (config.adopt and not config.samples)
+    work = _group_work(config, store, existing, source) if kept else None
     if work is not None:
         work.do_all()
     with closing(_ledger(config, store, existing, source)) as ledger:
@@ -137,7 +139,7 @@ def _add_new(
     manifest = _manifest(config, existing, writer, source, tally)
     writer.check_written()
     if config.adopt:
-        manifest.check(store)
+        _check_adopted(manifest, store, work)
     ledger.publish(writer.shards)
     publish(store, manifest)
     ledger.clean(manifest.shards[len(existing.shards) if existing else 0 :])
@@ -145,6 +147,16 @@ def _add_new(
         work.clean()
     _say_done(manifest, tally)
     return manifest
+
+
+def _check_adopted(manifest: Manifest, store: Store, work: GroupWork | None) -> None:
+    """Raise DataError where a tar is no longer what was found in it, and forget all that was found, so that it is read again."""
+    try:
+        manifest.check(store)
+    except DataError:
+        if work is not None:
+            work.clean()
+        raise
 
 
 def _say_done(manifest: Manifest, tally: Tally) -> None:

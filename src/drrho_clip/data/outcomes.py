@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-_NOTE = b"drrho"  # of a file's metadata: JSON
+NOTE = b"drrho"  # of a file's metadata: JSON
 _BATCH_ROWS = 4096
 
 Outcome = dict[str, Any]
@@ -77,14 +77,14 @@ def outcome_of(result: Prepared | Rejected, index: int | None = None) -> Outcome
 def to_bytes(table: pa.Table, note: dict[str, Any]) -> bytes:
     """Return a table as a Parquet file that carries a note."""
     stream = io.BytesIO()
-    noted = table.replace_schema_metadata({_NOTE: json.dumps(note, sort_keys=True)})
+    noted = table.replace_schema_metadata({NOTE: json.dumps(note, sort_keys=True)})
     pq.write_table(noted, stream, compression="zstd")
     return stream.getvalue()
 
 
 def note_of(file: pq.ParquetFile) -> dict[str, Any]:
     """Return the note that a file carries."""
-    return dict(json.loads((file.metadata.metadata or {}).get(_NOTE, b"{}")))
+    return dict(json.loads((file.metadata.metadata or {}).get(NOTE, b"{}")))
 
 
 def rows_of(file: pq.ParquetFile) -> Iterator[Outcome]:
@@ -145,7 +145,7 @@ class OutcomeFile:
 
     def publish(self, store: Store, dataset: str, number: int, note: dict[str, Any]) -> None:
         """Put the table into the store, under a name that says its bytes: two ingests at once cannot spoil each other's."""
-        self._writer.add_key_value_metadata({_NOTE.decode(): json.dumps(note, sort_keys=True)})
+        self._writer.add_key_value_metadata({NOTE.decode(): json.dumps(note, sort_keys=True)})
         self._writer.close()
         with self._path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,8 +1,9 @@
 """What the groups of an ingest hand to the one that publishes: prepared rows, a file per piece of the source and round of tries.
 
-A part is a Parquet file: "row", the JSON of a sample without its image or of a rejected row, and "image", its encoded bytes. A
-piece is done when the parts of all its rounds are there. Of two groups that do one piece the first one's part stays, and the
-other leaves the piece: so the rounds of a piece always fit each other.
+A part is a Parquet file: "row", the JSON of a sample without its image or of a rejected row, and "image", its encoded bytes (none
+where the sample stays where it lies); its metadata has the note of its piece. A piece is done when the parts of all rounds are
+there. Of two groups that do one piece the first one's part stays, and the other leaves the piece: so the rounds of a piece always
+fit each other.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drrho_clip.data.images import PreparedImage
+from drrho_clip.data.outcomes import NOTE, note_of
 from drrho_clip.data.prepare import Prepared
-from drrho_clip.data.sources.base import Fetch, Rejected
+from drrho_clip.data.sources.base import Fetch, Place, Rejected
+from drrho_clip.data.tar_index import Member
 from drrho_clip.errors import DataError, ObjectChanged, ObjectMissing
 from drrho_clip.storage import layout
 from drrho_clip.storage.files import disk_errors
@@ -87,8 +90,11 @@ class Parts:
             return False
         return True
 
-    def read(self, wanted: Iterable[tuple[int, int]]) -> Iterator[Result]:
-        """Yield the rows of the parts (piece, round), one after the other; PartsGone, DataError for one that cannot be read."""
+    def read(self, wanted: Iterable[tuple[int, int]], take: Callable[[dict[str, Any]], None]) -> Iterator[Result]:
+        """Yield the rows of the parts (piece, round), one after the other, after `take` was given the part's note.
+
+        PartsGone, DataError for a part that cannot be read.
+        """
         with tempfile.TemporaryDirectory(prefix="drrho-parts-") as folder, ThreadPoolExecutor(_READ_AHEAD) as pool:
             names = iter(wanted)
             coming = [pool.submit(self._fetch, *name, Path(folder)) for name in itertools.islice(names, _READ_AHEAD)]
@@ -96,7 +102,7 @@ class Parts:
                 path = coming.pop(0).result()
                 if (name := next(names, None)) is not None:
                     coming.append(pool.submit(self._fetch, *name, Path(folder)))
-                yield from _results_of(path, self.store.uri_of(layout.group_work(self.dataset)))
+                yield from _results_of(path, take, self.store.uri_of(layout.group_work(self.dataset)))
                 path.unlink()
 
     def settled(self, piece: int, rounds: int) -> Iterator[str]:
@@ -159,14 +165,16 @@ class PartFile:
 
     def add(self, result: Result) -> None:
         """Add one row."""
-        image = result.row.image.data if isinstance(result.row, Prepared) else None
+        row = result.row
+        image = None if isinstance(row, Rejected) else b"" if row.place else row.image.data
         self._waiting.append({"row": _to_json(result), "image": image})
         if len(self._waiting) == _ROWS:
             self._write()
 
-    def end(self) -> Path:
-        """Return the whole file."""
+    def end(self, note: dict[str, Any]) -> Path:
+        """Return the whole file, with the note of its piece."""
         self._write()
+        self._writer.add_key_value_metadata({NOTE: json.dumps(note)})
         self._writer.close()
         return self.path
 
@@ -189,7 +197,8 @@ def _to_json(result: Result) -> str:
         return json.dumps(record | {"reason": row.reason, "detail": row.detail})
     image = {name: value for name, value in asdict(row.image).items() if name != "data"}
     sample = {"caption": row.caption, "class_name": row.class_name, "split": row.split, "extra": row.extra, "image": image}
-    return json.dumps(record | sample, default=str)
+    place = {"place": asdict(row.place)} if row.place else {}
+    return json.dumps(record | sample | place, default=str)
 
 
 def _from_json(text: str, image: bytes | None) -> Result:
@@ -200,12 +209,19 @@ def _from_json(text: str, image: bytes | None) -> Result:
     looks = tuple(record["image"].pop("looks"))
     names = ("key", "caption", "class_name", "split", "extra")
     prepared = PreparedImage(data=image, looks=looks, **record["image"])
-    return Result(Prepared(**{name: record[name] for name in names}, image=prepared, fetch=fetch), record["was_sample"])
+    place = _place(**record["place"]) if "place" in record else None
+    sample = Prepared(**{name: record[name] for name in names}, image=prepared, fetch=fetch, place=place)
+    return Result(sample, record["was_sample"])
 
 
-def _results_of(path: Path, where: str) -> Iterator[Result]:
+def _place(tar: int, members: list[tuple[str, int, int, str]]) -> Place:
+    return Place(tar, tuple(Member(*member) for member in members))
+
+
+def _results_of(path: Path, take: Callable[[dict[str, Any]], None], where: str) -> Iterator[Result]:
     try:
         with pq.ParquetFile(path) as file:
+            take(note_of(file))
             for batch in file.iter_batches(_ROWS):
                 for row in batch.to_pylist():
                     yield _from_json(row["row"], row["image"])

@@ -37,7 +37,7 @@ class Adoption:
         self._places = Places(store)
         self._locations = [self._places.location_of(tar.uri) for tar in tars]
         self._known: dict[str, str] = {}  # ETag by location
-        self._etags: dict[int, str] = {}  # of tars that are read, before they are
+        self._etags: dict[int, str] = {}  # of tars that are asked for, before they are read
         self.facts: dict[int, TarFacts] = {}
         if self._locations:
             self._head(self._locations[0])  # a server that does not send parts is found before anything is fetched
@@ -52,12 +52,15 @@ class Adoption:
         return bool(self._known)
 
     def is_known(self, number: int) -> bool:
-        """Whether a tar is in the dataset already, asked before it is read; DataError if it was altered since."""
+        """Whether a tar is in the dataset already; DataError if it was altered since."""
         location = self._locations[number]
-        etag = self._etags[number] = self._head(location).etag
-        if self._known.get(location, etag) != etag:
+        if location in self._known and self._known[location] != self._etag(number):
             raise DataError("The tar was altered after it was adopted", where=location, fix=REPAIR)
         return location in self._known
+
+    def begin(self, number: int) -> None:
+        """Take note of a tar's version before it is read."""
+        self._etag(number)
 
     def look(self, number: int, path: Path) -> None:
         """Take note of what pins a tar, which lies at `path` or was fetched there; DataError if it changed meanwhile."""
@@ -65,7 +68,7 @@ class Adoption:
         info = self._head(location)
         with path.open("rb") as stream:
             sha256, size = hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
-        if (info.size, info.etag) != (size, self._etags[number]):
+        if (info.size, info.etag) != (size, self._etag(number)):
             raise DataError("The tar is replaced while it is read", where=location, fix="Run this again once it stays as it is.")
         self.facts[number] = TarFacts(location, info.etag, sha256, size)
 
@@ -81,6 +84,11 @@ class Adoption:
                     fix="Copy these tars (leave `adopt` out).",
                 )
         return Place(number, found)
+
+    def _etag(self, number: int) -> str:
+        if number not in self._etags:
+            self._etags[number] = self._head(self._locations[number]).etag
+        return self._etags[number]
 
     def _head(self, location: str) -> ObjectInfo:
         store, key = self._places.find(location)

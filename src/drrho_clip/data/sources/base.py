@@ -125,6 +125,7 @@ class Piece:
 
     rows: int | None  # how many; None = known only once they are read
     read: Callable[[], Iterator[RawSample | Rejected]]
+    note: Callable[[], dict[str, Any]] = dict  # asked once they are read: what only they tell, in plain values
 
 
 class Source(Protocol):

@@ -7,13 +7,15 @@ before anything of it is used. Remote tars are fetched one at a time to the temp
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from drrho_clip.data.config import IngestConfig
 from drrho_clip.data.images import looks_like_image
-from drrho_clip.data.sources.adoption import Adoption
+from drrho_clip.data.sources.adoption import Adoption, TarFacts
 from drrho_clip.data.sources.base import Held, Piece, RawSample, Rejected, Slice
 from drrho_clip.data.sources.captions import BadRow, decode_text
 from drrho_clip.data.sources.fields import IMAGE_ENDINGS, parse_fields
@@ -45,6 +47,8 @@ class ShardsSource:
         self.adoption = Adoption(store, self._tars) if config.adopt and store else None
         self._img2dataset = Img2dataset(self._tars)
         self.uids = Uids(config.uids, store) if config.uids else None
+        self._met: dict[int, list[int]] = {}  # places in the list of uids, by the tar in whose piece they were met
+        self._probe = _Probe(self._tars)
 
     def total(self) -> int | None:
         """Unknown before reading."""
@@ -56,40 +60,53 @@ class ShardsSource:
         Raises DataError for a broken tar, for one key in two tars, and where the first tars hold nothing usable.
         """
         origins: dict[str, str] = {}
-        endings: Counter[str] = Counter()
-        rejected: Counter[str] = Counter()
-        usable = 0
-        for number, tar in enumerate(self._tars):
-            if self.adoption and self.adoption.is_known(number):
-                usable += 1
-                continue
-            with tar.on_disk() as path:
-                pairing = _paired(path, tar.name)
-                endings += pairing.endings
-                keys = {pair.key: tar.name for pair in pairing.pairs}
-                self._check_keys(keys, origins, known)
-                usable += len(keys)
-                for item in self._items(number, path, pairing, known):
-                    if isinstance(item, Rejected):
-                        rejected[item.reason] += 1
-                        usable -= item.key in keys
-                    yield item
-            if not usable and number + 1 in (_PROBED_TARS, len(self._tars)):
-                raise _nothing_usable(self._tars[: number + 1], endings, rejected)
-        if self.uids and not self.uids.met and not known:
-            raise DataError("No sample has a uid of the list", where=self._config.uids, fix="Is it the list of another pool?")
+        for number in self._new():
+            yield from self._of_tar(number, known, origins)
+            self._met.pop(number, None)
+        self.check_uids(known)
 
     def pieces(self, known: Collection[str]) -> Iterator[Piece]:
         """Yield the tars, each a piece; what goes across them (one key in two tars) is not looked at."""
-        return (Piece(None, partial(self._of_tar, number, known)) for number in range(len(self._tars)))
+        for number in self._new():
+            yield Piece(None, partial(self._of_tar, number, known, {}), partial(self._note, number))
+
+    def take(self, note: dict[str, Any]) -> None:
+        """Take over what a piece's note says, that another process may have read."""
+        if self.adoption and note["facts"]:
+            self.adoption.facts[note["tar"]] = TarFacts(**note["facts"])
+        if self.uids:
+            self.uids.were_met(note["met"])
+
+    def check_uids(self, known: Collection[str]) -> None:
+        """Raise DataError where all was read and nothing has a uid of the list."""
+        if self.uids and not self.uids.met and not known:
+            raise DataError("No sample has a uid of the list", where=self._config.uids, fix="Is it the list of another pool?")
 
     def fingerprint(self) -> str:
         """The tars' names, and size or ETag where that is known without fetching them."""
         return fingerprint_of((tar.name, tar.version) for tar in self._tars)
 
-    def _of_tar(self, number: int, known: Collection[str]) -> Iterator[RawSample | Rejected]:
-        with self._tars[number].on_disk() as path:
-            yield from self._items(number, path, _paired(path, self._tars[number].name), known)
+    def _new(self) -> Iterator[int]:
+        """Yield the tars that have to be read: none that is adopted already."""
+        for number in range(len(self._tars)):
+            if self.adoption and self.adoption.is_known(number):
+                self._probe.pass_over()
+            else:
+                yield number
+
+    def _of_tar(self, number: int, known: Collection[str], origins: dict[str, str]) -> Iterator[RawSample | Rejected]:
+        """Yield what is in one tar; `origins` has the keys of the tars before it, with their names."""
+        if self.adoption:
+            self.adoption.begin(number)
+        tar = self._tars[number]
+        with tar.on_disk() as path:
+            pairing = _paired(path, tar.name)
+            self._check_keys({pair.key: tar.name for pair in pairing.pairs}, origins, known)
+            yield from self._probe.watched(tar, pairing, self._items(number, path, pairing, known))
+
+    def _note(self, number: int) -> dict[str, Any]:
+        facts = self.adoption.facts.get(number) if self.adoption else None
+        return {"tar": number, "facts": asdict(facts) if facts else None, "met": self._met.pop(number, [])}
 
     def _items(self, number: int, path: Path, pairing: Pairing, known: Collection[str]) -> Iterator[RawSample | Rejected]:
         self._img2dataset.check(number, pairing)
@@ -98,18 +115,22 @@ class ShardsSource:
         yield from (item for item in pairing.rejected if item.key not in known)
         for pair in pairing.pairs:
             try:
-                if (self.uids is None or self._is_listed(pair, path)) and pair.key not in known:
+                if (self.uids is None or self._is_listed(number, pair, path)) and pair.key not in known:
                     yield self._sample(number, pair, path)
             except BadRow as error:
                 if pair.key not in known:
                     yield error.rejected(pair.key)
         yield from self._img2dataset.failed(number, self.uids)
 
-    def _is_listed(self, pair: Pair, path: Path) -> bool:
+    def _is_listed(self, number: int, pair: Pair, path: Path) -> bool:
         assert self.uids is not None
         if pair.fields is None:
             raise BadRow("uid", f"{pair.image.name}: no .json that could hold its uid")
-        return self.uids.meet(parse_fields(decode_text(_slice(path, pair.fields)())[0], pair.fields.name), pair.fields.name)
+        fields = parse_fields(decode_text(_slice(path, pair.fields)())[0], pair.fields.name)
+        place = self.uids.meet(fields, pair.fields.name)
+        if place is not None:
+            self._met.setdefault(number, []).append(place)
+        return place is not None
 
     def _check_keys(self, keys: dict[str, str], origins: dict[str, str], known: Collection[str]) -> None:
         """Raise DataError where a key of this tar (whose name each has as its value) is also that of another tar's sample."""
@@ -141,6 +162,36 @@ class ShardsSource:
             extra=texts.extra,
             place=place,
         )
+
+
+class _Probe:
+    """Gives a source up whose first tars hold nothing usable."""
+
+    def __init__(self, tars: Sequence[Tar]) -> None:
+        self._count = len(tars)
+        self._read: list[Tar] = []
+        self._usable = 0
+        self._endings: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
+
+    def pass_over(self) -> None:
+        """Hear of a tar that is known to be of use."""
+        self._usable += 1
+
+    def watched(self, tar: Tar, pairing: Pairing, items: Iterator[RawSample | Rejected]) -> Iterator[RawSample | Rejected]:
+        """Yield the items of a tar; raise DataError where that is the last that was tried in vain."""
+        keys = {pair.key for pair in pairing.pairs}
+        self._endings += pairing.endings
+        self._usable += len(keys)
+        for item in items:
+            if isinstance(item, Rejected):
+                self._rejected[item.reason] += 1
+                self._usable -= item.key in keys
+            yield item
+        if not self._usable:
+            self._read.append(tar)
+            if len(self._read) in (_PROBED_TARS, self._count):
+                raise _nothing_usable(self._read, self._endings, self._rejected)
 
 
 def _paired(path: Path, name: str) -> Pairing:

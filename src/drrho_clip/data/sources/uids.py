@@ -10,7 +10,7 @@ import bisect
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,12 +65,16 @@ class Uids:
         """Whether a sample with these fields (of `name`) is on the list; raise BadRow where they hold no uid."""
         return self._find(fields, name) is not None
 
-    def meet(self, fields: Mapping[str, Any], name: str) -> bool:
-        """The same, and note that the uid was met."""
+    def meet(self, fields: Mapping[str, Any], name: str) -> int | None:
+        """Return the place in the list of a sample's uid, which was met now, or None; raise BadRow where it has none."""
         index = self._find(fields, name)
         if index is not None:
             self._met[index] = True
-        return index is not None
+        return index
+
+    def were_met(self, places: Sequence[int]) -> None:
+        """Note what another process has met."""
+        self._met[places] = True
 
     def counts(self, before: UidList | None) -> UidList:
         """Return how many there are and were met, in this ingest and `before`."""
