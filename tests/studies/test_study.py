@@ -68,6 +68,18 @@ def test_a_finished_study_is_found(compared: tuple[Store, Launcher, str], plan_i
     assert {info.key: info.etag for info in store.list("runs/")} == before
 
 
+def test_a_study_that_grows_does_the_new_runs_alone(
+    compared: tuple[Store, Launcher, str], plan_in: Callable[..., Plan], launcher: Launcher, tmp_path: Path
+):
+    shutil.copytree(compared[0].uri, tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    before = {info.key: info.etag for info in store.list("runs/")}
+    result = run_study(plan_in(store, methods="fastclip,drrho,openclip"), store, launcher)
+    assert launcher.started == [f"{NAME}-openclip-s0", f"{NAME}-openclip-s1"]
+    assert {info.key: info.etag for info in store.list("runs/") if "openclip" not in info.key} == before
+    assert [(arm.method, len(arm.runs)) for arm in result.arms] == [("fastclip", 2), ("drrho", 2), ("openclip", 2)]
+
+
 def test_the_command_shows_each_run_and_where_the_report_is(compared: tuple[Store, Launcher, str]):
     store, _, shown = compared
     records = [json.loads(line) for line in shown.splitlines()]
