@@ -50,9 +50,16 @@ if [ "$name" = clipart ]; then
     do_step 'study comparison' clipart --set name=clipart-longer --methods drrho --set baseline=drrho \
         --set settings="${three#*,*,}" --set train.samples=153600 --set curve_points=0
     do_step 'study weak-to-strong' clipart --methods openclip,fastclip,drrho --weak drrho-nano --set settings="$three" --set curve_points=0
-    # A weak reference that knows something: right captions, and three times as long.
+    # Weak references that know something: right captions, and four times as long.
     do_step 'study weak-to-strong' clipart-clean --methods fastclip,drrho --weak drrho-nano --set weak_samples=102400 \
         --set train.samples=153600 --set settings="${three#*,}" --set curve_points=0
+    do_step train clipart-clean-part --run clipart-weak --method openclip --set train.reference= --architecture drrho-nano \
+        --samples 102400 --set temperature=0.2 --set learning_rate=1e-3
+    do_step reference clipart --model run:clipart-weak --set name=weak
+    do_step 'study weak-to-strong' clipart --set name=clipart-weak-but-right --methods fastclip,drrho --set references=weak \
+        --set train.samples=153600 --set settings="${three#*,}" --set curve_points=0
+    do_step 'study weak-to-strong' clipart --set name=clipart-weak-but-right-auto --methods drrho --set baseline=drrho --set references=weak \
+        --set train.samples=153600 --set settings=drrho.temperature=auto,drrho.eps=auto --set curve_points=0
 else
     do_step 'study data-efficiency' icons --methods fastclip,drrho --fractions 0.01,0.03,0.1,1 --set settings="${three#*,}"
     do_step 'study scaling' icons --methods openclip,fastclip,drrho --set settings="$three" --set predict=1e4 \
