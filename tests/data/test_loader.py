@@ -7,7 +7,7 @@ import pickle
 import torch
 from PIL import Image
 
-from drrho_clip.data.loader import Kept, Loaded
+from drrho_clip.data.loader import LEAST_CACHE, Kept, Loaded, sample_cache
 
 SIZE = 3 * 8 * 8 + 4 * 8  # bytes of a picture of 8 pixels and of four tokens
 
@@ -41,3 +41,10 @@ def test_a_worker_starts_with_nothing():
     assert (sent.limit, sent.size) == (10 * SIZE, 0)
     sent.get(1, source)
     assert source.loads == [1, 1]
+
+
+def test_data_workers_share_an_eighth_of_the_memory_and_have_some_where_it_is_little():
+    gib = 2**30
+    assert sample_cache(workers=0, processes=1, memory=24 * gib) == 3 * gib
+    assert sample_cache(workers=4, processes=2, memory=64 * gib) == gib
+    assert sample_cache(workers=8, processes=8, memory=16 * gib) == LEAST_CACHE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from drrho_clip.observe.memory import VERSIONS, ControlGroup, MemoryWatch, memory
+from drrho_clip.observe.memory import VERSIONS, ControlGroup, MemoryWatch, memory, memory_limit
 
 
 def write(root: Path, version: ControlGroup, limit: str, used: int, reclaimable: int = 0) -> None:
@@ -21,6 +21,7 @@ def write(root: Path, version: ControlGroup, limit: str, used: int, reclaimable:
 def test_what_the_kernel_can_take_back_is_not_used(version: ControlGroup, tmp_path: Path):
     write(tmp_path, version, "1000", used=900, reclaimable=300)
     assert memory(tmp_path) == (600, 1000)
+    assert memory_limit(tmp_path) == 1000
 
 
 @pytest.mark.parametrize(("version", "limit"), [(VERSIONS[0], "max"), (VERSIONS[1], "9223372036854771712")])
@@ -28,6 +29,7 @@ def test_a_machine_without_a_limit_has_none(version: ControlGroup, limit: str, t
     write(tmp_path, version, limit, used=900)
     assert memory(tmp_path) is None
     assert memory(tmp_path / "none") is None
+    assert memory_limit(tmp_path) > 2**28
     with MemoryWatch(tmp_path):
         assert not MemoryWatch(tmp_path).look()
 

@@ -24,6 +24,7 @@ from drrho_clip.errors import DrrhoError
 from drrho_clip.observe import get_logger
 
 KEPT_BYTES = 128 * 2**20  # decoded samples that each data worker keeps for later epochs
+CACHE_SHARE, LEAST_CACHE = 1 / 8, 256 * 2**20  # of a node's memory, and in bytes of each data worker: see `sample_cache`
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,15 @@ class BatchMaker:
         except BadImage as error:
             get_logger().warning("sample_skipped", index=index, reason=str(error))
             return None
+
+
+def sample_cache(workers: int, processes: int, memory: int) -> int:
+    """Bytes of encoded samples that each data worker of a node may hold, of a dataset that fits: an eighth of the memory in all.
+
+    A dataset of small pictures is then fetched in long runs. One by one its samples cost far more than their bytes: a request
+    takes milliseconds, of an object store's processor as of ours.
+    """
+    return max(LEAST_CACHE, int(memory * CACHE_SHARE) // (processes * max(1, workers)))
 
 
 class _Steps(IterableDataset[Batch | DrrhoError]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -48,6 +49,12 @@ def memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int] | None:
             return None
         return used - int(statistics.get(version.reclaimable, 0)), int(limit)
     return None
+
+
+def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process's container may use, or all that the machine has."""
+    found = memory(root)
+    return found[1] if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class MemoryWatch:

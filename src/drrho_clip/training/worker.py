@@ -18,7 +18,7 @@ from torch import nn
 from drrho_clip import distributed
 from drrho_clip.data.augment import ImageBatcher
 from drrho_clip.data.features import FeatureReader
-from drrho_clip.data.loader import BatchMaker
+from drrho_clip.data.loader import BatchMaker, sample_cache
 from drrho_clip.data.manifest import Manifest, load_manifest
 from drrho_clip.data.order import SampleOrder
 from drrho_clip.data.reader import SampleReader
@@ -26,6 +26,7 @@ from drrho_clip.data.writer import read_keys
 from drrho_clip.method.weights import SampleWeights
 from drrho_clip.models import architecture_info, create_model, save_export, tokenizer
 from drrho_clip.observe import MetricSet, get_logger, metrics_of
+from drrho_clip.observe.memory import memory_limit
 from drrho_clip.storage import Store, layout
 from drrho_clip.storage.blocks import BLOCK_BYTES, Blocks
 from drrho_clip.storage.cached import CachedStore
@@ -96,7 +97,7 @@ def batch_maker(config: TrainConfig, manifest: Manifest, store: Store) -> BatchM
     order = sample_order(config, manifest)
     store = _cached(config, manifest, order, store)
     return BatchMaker(
-        reader=SampleReader(store, manifest),
+        reader=SampleReader(store, manifest, sample_cache(config.workers, len(distributed.node_ranks()), memory_limit())),
         order=order,
         features=FeatureReader(store, config.dataset, config.reference, manifest) if config.reference else None,
         images=ImageBatcher(info.image_size, info.mean, info.std, config.augmentation, config.seed),
