@@ -1,18 +1,19 @@
-"""Training with the node's cache: the settings reach it, and one that is too small is left out."""
+"""What a node keeps of the data: the cache on its disk, whose settings reach it, and its part of the memory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import structlog
 
 from drrho_clip.data.manifest import Manifest, Shard, dataset_id
 from drrho_clip.storage import Store, open_store
 from drrho_clip.storage.cached import CachedStore
-from drrho_clip.training import TrainConfig, train
+from drrho_clip.training import TrainConfig, train, worker
 from drrho_clip.training.__main__ import main
 from drrho_clip.training.step import sample_order
-from drrho_clip.training.worker import _cached
+from drrho_clip.training.worker import _cached, batch_maker
 from run_records import untimed_records
 
 
@@ -40,3 +41,15 @@ def test_a_cache_that_cannot_hold_what_a_step_draws_from_is_left_out(tmp_path: P
     assert [(line["event"], line["needed_gib"]) for line in logs] == [("cache_too_small", 109)]
     large = config.model_copy(update={"cache_gib": 109})
     assert isinstance(_cached(large, manifest, order, store), CachedStore)
+
+
+def test_a_dataset_that_fits_in_its_part_of_the_memory_is_read_in_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    size = 900 * 2**20
+    shard = Shard(key="0.tar", etag="e", sha256="s", bytes=size, count=250_000, base=0, split="train")
+    manifest = Manifest(name="d", version=1, id=dataset_id((shard,)), shards=(shard,))
+    found = []
+    for memory, workers in ((8 * size, 0), (8 * size, 1), (8 * size, 2), (8 * size - 8, 0)):
+        monkeypatch.setattr(worker, "memory_limit", lambda memory=memory: memory)
+        config = TrainConfig(method="openclip", dataset="d", architecture="drrho-nano", workers=workers)
+        found.append(batch_maker(config, manifest, open_store(tmp_path)).reader.in_runs)
+    assert found == [True, True, False, False]
