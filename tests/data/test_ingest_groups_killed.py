@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from adopt_helpers import captions_of, config_of, numbers, photos
+from adopt_helpers import captions_of, config_of, noise, numbers, photos
 from bad_server import BadServer
 from group_helpers import alone, hashes, of_group, parts_of, shared
 from ingest_helpers import TrappedStore, contents, folder_config, kill_this_process, numbered, refuse, write_pairs
@@ -137,6 +137,21 @@ def test_an_adoption_killed_at_every_write_reads_no_tar_again(
         shared(config, open_store(folder), groups)
         assert hashes(open_store(folder)) == expected
         assert len(read) == 4 - done
+
+
+@pytest.mark.parametrize("first", ["good", "bad"])
+def test_an_adoption_that_goes_on_at_bad_tars_is_not_given_up(tmp_path: Path, first: str) -> None:
+    good, bad = photos(numbers(0, 9)), [("bad.jpg", noise("bad"))]  # without a caption
+    for tar, members in enumerate([good if first == "good" else bad, bad, bad, bad]):
+        write_tar(tmp_path / f"tars/{tar}.tar", [(f"{tar}/{name}", content) for name, content in members])
+    config = config_of(tmp_path / "tars", adopt=True, max_bad_fraction=0.9)
+    if first == "bad":
+        with pytest.raises(DataError, match="No usable sample in the first 3 tars"):
+            ingest(config, open_store(tmp_path / "store"))
+        return
+    killed(config, tmp_path / "store", 2)
+    assert len(parts_of(open_store(tmp_path / "store"))) == 1
+    assert ingest(config, open_store(tmp_path / "store")).total == 9
 
 
 def test_an_adoption_that_finds_a_tar_altered_begins_anew(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class ShardsSource:
         with tar.on_disk() as path:
             pairing = _paired(path, tar.name)
             self._check_keys({pair.key: tar.name for pair in pairing.pairs}, origins, known)
-            yield from self._probe.watched(tar, pairing, self._items(number, path, pairing, known))
+            yield from self._probe.watched(number, pairing, self._items(number, path, pairing, known))
 
     def _note(self, number: int) -> dict[str, Any]:
         facts = self.adoption.facts.get(number) if self.adoption else None
@@ -168,8 +168,8 @@ class _Probe:
     """Gives a source up whose first tars hold nothing usable."""
 
     def __init__(self, tars: Sequence[Tar]) -> None:
-        self._count = len(tars)
-        self._read: list[Tar] = []
+        self._tars = tars
+        self._tried = 0  # from the first one on; others may be read by other processes, or were
         self._usable = 0
         self._endings: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
@@ -178,7 +178,7 @@ class _Probe:
         """Hear of a tar that is known to be of use."""
         self._usable += 1
 
-    def watched(self, tar: Tar, pairing: Pairing, items: Iterator[RawSample | Rejected]) -> Iterator[RawSample | Rejected]:
+    def watched(self, number: int, pairing: Pairing, items: Iterator[RawSample | Rejected]) -> Iterator[RawSample | Rejected]:
         """Yield the items of a tar; raise DataError where that is the last that was tried in vain."""
         keys = {pair.key for pair in pairing.pairs}
         self._endings += pairing.endings
@@ -188,10 +188,10 @@ class _Probe:
                 self._rejected[item.reason] += 1
                 self._usable -= item.key in keys
             yield item
-        if not self._usable:
-            self._read.append(tar)
-            if len(self._read) in (_PROBED_TARS, self._count):
-                raise _nothing_usable(self._read, self._endings, self._rejected)
+        if not self._usable and number == self._tried:
+            self._tried += 1
+            if self._tried in (_PROBED_TARS, len(self._tars)):
+                raise _nothing_usable(self._tars[: self._tried], self._endings, self._rejected)
 
 
 def _paired(path: Path, name: str) -> Pairing:
@@ -208,7 +208,7 @@ def _slice(path: Path, member: Member) -> Slice:
     return Slice(path, member.offset, member.size)
 
 
-def _nothing_usable(tars: list[Tar], endings: Counter[str], rejected: Counter[str]) -> DataError:
+def _nothing_usable(tars: Sequence[Tar], endings: Counter[str], rejected: Counter[str]) -> DataError:
     found = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(10)) or "nothing"
     dropped = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
     endings_of_images = ", ".join(sorted(IMAGE_ENDINGS))
