@@ -30,7 +30,7 @@ STEPS = ["ingest", "reference", "train", "evaluate", "report"]
 
 def parameters(store: Store, s3: S3, **more: str) -> list[str]:
     """Options of `drrho pipeline submit steering` for a small run in this store."""
-    return study_parameters(store, s3, **RUN, **more)
+    return study_parameters(store, s3, **(RUN | more))
 
 
 def study_parameters(store: Store, s3: S3, **more: str) -> list[str]:
