@@ -17,7 +17,6 @@ import pytest
 from drrho_clip.data import loader
 from drrho_clip.data.ahead import ReadAhead
 from drrho_clip.data.manifest import load_manifest
-from drrho_clip.data.reader import SampleReader
 from drrho_clip.errors import DataError, StorageError, TrainingError
 from drrho_clip.models.export import exported_sha256
 from drrho_clip.storage import Store, layout, open_store
@@ -30,9 +29,8 @@ from drrho_pipelines.seaweed import SeaweedServer
 from run_records import untimed_records
 
 EVERY_STEP_READS = """
-from drrho_clip.data import ahead, loader, reader
-loader.KEPT_BYTES = 0
-reader.SampleReader.__init__.__defaults__ = (0,)
+from drrho_clip.data import ahead, loader
+loader.KEPT_BYTES = loader.LEAST_CACHE = loader.CACHE_SHARE = 0
 ahead.ReadAhead.__init__.__defaults__ = (0,)
 """
 """So small a dataset would be in memory before its first step."""
@@ -211,8 +209,8 @@ def test_a_shard_that_is_replaced_during_training_ends_it(
     scenes_store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     """No sample of the other bytes gets in: the run ends at the step that needs one."""
-    monkeypatch.setattr(loader, "KEPT_BYTES", 0)
-    monkeypatch.setattr(SampleReader.__init__, "__defaults__", (0,))
+    for name in ("KEPT_BYTES", "LEAST_CACHE", "CACHE_SHARE"):
+        monkeypatch.setattr(loader, name, 0)
     monkeypatch.setattr(ReadAhead.__init__, "__defaults__", (0,))
     shard = load_manifest(scenes_store, "scenes").shards[0]
     real = loader.BatchMaker.read
