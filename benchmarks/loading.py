@@ -132,7 +132,8 @@ def reference_rate() -> dict[str, Any]:
             between = time.perf_counter()
             for _ in range(math.ceil(ENCODED / ENCODE_BATCH)):
                 with torch.inference_mode():
-                    model.encode_image(images, normalize=True), model.encode_text(tokens, normalize=True)
+                    model.encode_image(images, normalize=True)
+                    model.encode_text(tokens, normalize=True)
             seconds["reference"].append(between - started)
             seconds["encoding"].append(time.perf_counter() - between)
     whole, bare = (statistics.median(values) for values in seconds.values())

@@ -16,8 +16,8 @@ from drrho_clip.storage import Store
 DIFFERENT = 50  # pictures; the rest repeat them
 
 
-def publish_pictures(store: Store, folder: Path, *, samples: int, side: int, shard_samples: int = 1000) -> Manifest:
-    """Ingest JPEGs of clouds and edges (quality 90) with short captions as the dataset `pictures`; shards of the default size."""
+def publish_pictures(store: Store, folder: Path, *, samples: int, side: int, **settings: int) -> Manifest:
+    """Ingest JPEGs of clouds and edges, quality 90, with short captions as the dataset `pictures`; `settings` of the ingest."""
     generator = np.random.default_rng(0)
     encoded = [_picture(generator, side) for _ in range(DIFFERENT)]
     source = folder / f"source-{side}"
@@ -25,8 +25,8 @@ def publish_pictures(store: Store, folder: Path, *, samples: int, side: int, sha
     for number in range(samples):
         (source / f"{number:06d}.jpg").write_bytes(encoded[number % DIFFERENT])
         (source / f"{number:06d}.txt").write_text(f"clouds of the kind {number % DIFFERENT}, number {number}")
-    settings = {"dataset": "pictures", "source": "folder", "path": str(source), "shard_samples": shard_samples}
-    return ingest(IngestConfig.parse({**settings, "heldout_fraction": 0}), store)
+    own = {"dataset": "pictures", "source": "folder", "path": str(source), "heldout_fraction": 0}
+    return ingest(IngestConfig.parse({**own, **settings}), store)
 
 
 def _picture(generator: np.random.Generator, side: int) -> bytes:

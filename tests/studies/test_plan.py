@@ -13,7 +13,7 @@ from drrho_clip.data.ingest import ingest
 from drrho_clip.errors import ConfigError, DrrhoError
 from drrho_clip.storage import Store, layout
 from drrho_clip.studies.cell import run_cell
-from drrho_clip.studies.plan import LATEST, Plan, load_plan, revision
+from drrho_clip.studies.plan import LATEST, MATRIX, Plan, load_plan, revision
 
 PlanIn = Callable[..., Plan]
 
@@ -123,6 +123,7 @@ def test_what_changes_no_result_may_differ_and_the_newest_is_taken(scenes_store:
 def test_what_may_differ_are_settings(scenes_store: Store, plan_in: PlanIn):
     plan = plan_in(scenes_store)
     assert all(keys <= type(getattr(plan, section)).model_fields.keys() for section, keys in LATEST.items())
+    assert type(plan.study).model_fields.keys() >= MATRIX
 
 
 def test_a_name_that_another_kind_of_study_has_is_refused(scenes_store: Store, plan_in: PlanIn):

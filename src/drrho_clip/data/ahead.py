@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -87,17 +88,8 @@ class ReadAhead:
         return Fetched(samples, self.features.start(indices, self._pool.submit) if self.features else None)
 
     def _groups(self, wanted: Iterable[Indices], held: Callable[[int], bool]) -> Iterator[list[Indices]]:
-        group: list[Indices] = []
-        total = 0.0
-        for step in wanted:
-            size = self._size([index for index in step.tolist() if not held(index)], len(step))
-            if len(group) == GROUP_STEPS or (group and total + size > self.limit / 2):
-                yield group
-                group, total = [], 0.0
-            group.append(step)
-            total += size
-        if group:
-            yield group
+        sized = ((step, self._size([index for index in step.tolist() if not held(index)], len(step))) for step in wanted)
+        return _gathered(sized, self.limit / 2, most=GROUP_STEPS)
 
     def _size(self, samples: Sequence[int], rows: int) -> float:
         """Bytes of samples, by the mean of their shards, and of rows of features."""
@@ -147,7 +139,7 @@ def _start_samples(reader: SampleReader, indices: Iterable[int], submit: Submit)
 def _start_shard(reader: SampleReader, shard: Shard, positions: Sequence[int], submit: Submit) -> Positions:
     """Start to read these positions of a shard; itself a task, because it may have to fetch the shard's index."""
     found: Positions = {}
-    for runs in _gathered(_near(reader, shard, positions)):
+    for runs in _gathered(_near(reader, shard, positions), TASK_BYTES):
         found |= dict.fromkeys(chain.from_iterable(runs), submit(partial(_read_all, reader, shard, runs)))
     return found
 
@@ -164,15 +156,15 @@ def _near(reader: SampleReader, shard: Shard, positions: Sequence[int]) -> Itera
         first = last
 
 
-def _gathered(runs: Iterable[tuple[list[int], int]]) -> Iterator[list[list[int]]]:
-    """Yield runs of up to TASK_BYTES together; a larger one comes alone, so that large samples are read beside each other."""
-    part: list[list[int]] = []
-    total = 0
-    for run, size in runs:
-        if part and total + size > TASK_BYTES:
+def _gathered(items: Iterable[tuple[T, float]], limit: float, most: float = math.inf) -> Iterator[list[T]]:
+    """Yield items, each of which comes with its bytes, in parts of `limit` bytes and `most` items; a larger one comes alone."""
+    part: list[T] = []
+    total = 0.0
+    for item, size in items:
+        if part and (len(part) == most or total + size > limit):
             yield part
-            part, total = [], 0
-        part.append(run)
+            part, total = [], 0.0
+        part.append(item)
         total += size
     if part:
         yield part
