@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import tempfile
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -34,8 +37,32 @@ def _peaks(url: str, rows: int) -> dict[str, float]:
 
 
 def _ingested(url: str, rows: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory(prefix="drrho-memory-") as folder:
+    os.setsid()  # what is started from here on is known by its session
+    with tempfile.TemporaryDirectory(prefix="drrho-memory-") as folder, _watched() as peaks:
         if (found := ingest_table(write_table(Path(folder), url, rows), Path(folder), SIDE, SHARD)) != rows:
             raise RuntimeError(f"{rows - found} of {rows} rows are missing")
-    who = {"fetching": resource.RUSAGE_SELF, "decoding": resource.RUSAGE_CHILDREN}
-    return {name: resource.getrusage(usage).ru_maxrss / 1e3 for name, usage in who.items()}
+    fetching = peaks.pop(os.getpid())
+    return {"fetching": fetching, "decoding": max(peaks.values())}
+
+
+@contextmanager
+def _watched() -> Iterator[dict[int, float]]:
+    """Yield the peak memory in MB of each process of this session, by its number, looked at ten times a second (proc(5))."""
+    peaks: dict[int, float] = {}
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.1):
+            for process in (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()):
+                with suppress(OSError, KeyError):  # it ends, or is a thread of the kernel
+                    if os.getsid(process) == os.getsid(0):
+                        status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+                        peaks[process] = int(status["VmHWM"].split()[0]) / 1e3
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield peaks
+    finally:
+        over.set()
+        watcher.join()

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from drrho_clip.data.resize import resized
 
 Augmentation = Literal["none", "shift", "crop"]
 
@@ -57,27 +58,26 @@ def _seed(seed: int, step: int, index: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _to_tensor(images: Sequence[Image.Image]) -> Tensor:
-    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous().float().div_(255)
+def _to_tensor(images: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(images)).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def _fit(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to `size` (bicubic), centre crop to a square."""
+def _fit(image: Image.Image, size: int) -> Tensor:
+    """The square in the centre, scaled to `size`: uint8 [3, size, size]."""
     side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    if image.size == (size, size):
-        return image
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return resized(image, (size, size), (left, top, left + side, top + side))
 
 
-def _random_crop(image: Image.Image, size: int, seed: int) -> Image.Image:
-    """A random part of 90 to 100% of the area, aspect ratio 3/4 to 4/3, scaled to a square (bicubic)."""
+def _random_crop(image: Image.Image, size: int, seed: int) -> Tensor:
+    """A random part of 90 to 100% of the area, aspect ratio 3/4 to 4/3, scaled to a square: uint8 [3, size, size]."""
     area, ratio, x, y = torch.rand(4, generator=torch.Generator().manual_seed(seed)).tolist()
     aspect = math.exp((2 * ratio - 1) * math.log(4 / 3))
     pixels = image.width * image.height * (0.9 + 0.1 * area)
-    width, height = min(math.sqrt(pixels * aspect), image.width), min(math.sqrt(pixels / aspect), image.height)
-    left, top = x * (image.width - width), y * (image.height - height)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+    width = min(round(math.sqrt(pixels * aspect)), image.width)
+    height = min(round(math.sqrt(pixels / aspect)), image.height)
+    left, top = int(x * (image.width - width + 1)), int(y * (image.height - height + 1))
+    return resized(image, (size, size), (left, top, left + width, top + height))
 
 
 def _shifted(pixels: Tensor, seeds: Sequence[int], noise: float = 0.03) -> Tensor:

@@ -224,9 +224,12 @@ def _scale_grey(image: Image.Image) -> Image.Image:
 
 
 def _shrink(image: Image.Image, shorter: int) -> Image.Image:
+    from drrho_clip.data.resize import resized  # here, as torch takes a second to load and many pictures keep their size
+
     scale = shorter / min(image.size)
     width, height = (max(shorter, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC)
+    pixels = resized(image, (width, height)).permute(1, 2, 0)
+    return Image.frombytes(image.mode, (width, height), pixels.numpy().tobytes())
 
 
 def _is_photo(source_format: str, data: bytes) -> bool:
