@@ -21,7 +21,7 @@ from drrho_clip.data.manifest import Manifest
 from drrho_clip.data.order import SampleOrder
 from drrho_clip.data.reader import SampleReader
 from drrho_clip.data.reference_manifest import ReferenceIdentity
-from drrho_clip.models import architecture_info, create_model, load_model, save_export, tokenizer
+from drrho_clip.models import architecture_info, create_model, load_model, normalise, save_export, tokenizer
 from drrho_clip.reference import ReferenceConfig
 from drrho_clip.reference.features import FeatureFiles
 from drrho_clip.reference.work import encode_shards
@@ -37,9 +37,15 @@ ENCODED, ENCODE_BATCH = 512, 64
 def decode_rate() -> dict[str, Any]:
     """Samples per second of both loaders from their first batch on: the start of their workers does not count.
 
-    For pictures that a JPEG decoder can halve, and for smaller ones that it cannot.
+    For pictures that a JPEG decoder can halve, and for smaller ones that it cannot. What this process does has one thread, or
+    those that wait for each other would spin on the workers' cores.
     """
-    found = {side: _decoded(side) for side in (512, 256)}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = {side: _decoded(side) for side in (512, 256)}
+    finally:
+        torch.set_num_threads(threads)
     return {
         "ratio": found[512]["ours"] / found[512]["open_clip"],
         "goal": 1.3,
@@ -77,17 +83,19 @@ def _served(samples: int, side: int) -> Iterator[tuple[S3Store, Manifest]]:
 
 
 def _ours(store: S3Store, manifest: Manifest) -> Iterator[int]:
-    """The size of each batch."""
+    """The size of each batch, as the network takes it."""
     info = architecture_info(ARCHITECTURE)
     make = BatchMaker(
         SampleReader(store, manifest, cache_bytes=0),  # as for a dataset that does not fit
         SampleOrder(manifest.shards, seed=0, batch_size=BATCH),
         None,
-        ImageBatcher(info.image_size, info.mean, info.std, "crop"),
+        ImageBatcher(info.image_size, info.mean, "crop"),
         tokenizer(ARCHITECTURE),
         kept=Kept(0),
     )
-    return (len(batch.images) for batch in batches(make, 0, make.order.steps_per_epoch, workers=WORKERS))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (info.mean, info.std))
+    steps = batches(make, 0, make.order.steps_per_epoch, workers=WORKERS)
+    return (len(normalise(batch.images, mean, std)) for batch in steps)
 
 
 def _open_clip(store: S3Store, manifest: Manifest) -> Iterator[int]:

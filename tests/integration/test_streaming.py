@@ -38,7 +38,7 @@ def maker(store: Store, manifest: Manifest) -> BatchMaker:
         SampleReader(store, manifest, cache_bytes=0),
         SampleOrder(manifest.shards, seed=0, batch_size=16),
         None,
-        ImageBatcher(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ImageBatcher(16, (0.5, 0.5, 0.5)),
         lambda texts: torch.zeros(len(texts), 4, dtype=torch.int64),
         kept=Kept(0),
     )

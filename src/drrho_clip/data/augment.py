@@ -20,37 +20,36 @@ Augmentation = Literal["none", "shift", "crop"]
 
 @dataclass(frozen=True)
 class ImageBatcher:
-    """Turns RGB images into float32 [n, 3, size, size], normalised by `mean` and `std` (per channel, of values in 0..1).
+    """Turns RGB images into one batch [n, 3, size, size]: bytes (uint8), or float32 in about 0..1 where noise was added.
 
     none: shorter side to `size`, centre crop. shift: the same, then moved by up to an eighth of the side (edges repeated) with a
     little noise; suits small drawings, whose outline a crop would cut. crop: a random part of 90 to 100% of the area, as
-    open_clip trains.
+    open_clip trains. `mean`, per channel in 0..1, stands for images that could not be read.
     """
 
     size: int
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     augmentation: Augmentation = "none"
     seed: int = 0
 
     def __call__(self, images: Sequence[Image.Image | None], step: int, index: Sequence[int]) -> Tensor:
-        """Images that are None (could not be read) become zeros. step: optimiser step; index: the samples' stable indices."""
+        """Images that are None (could not be read) become `mean`. step: optimiser step; index: the samples' stable indices."""
         found = [(image, _seed(self.seed, step, int(sample))) for image, sample in zip(images, index, strict=True) if image]
-        if not found:
-            return torch.zeros(len(images), 3, self.size, self.size)
-        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
-        pixels = self._augmented([image for image, _ in found], [seed for _, seed in found]).sub_(mean).div_(std)
         if len(found) == len(images):
-            return pixels
-        out = torch.zeros(len(images), 3, self.size, self.size)
+            return self._augmented(found)
+        out = (torch.tensor(self.mean).view(3, 1, 1) * 255).round().byte().repeat(len(images), 1, self.size, self.size)
+        if not found:
+            return out
+        pixels = self._augmented(found)
+        out = out if pixels.dtype == torch.uint8 else out / 255
         out[torch.tensor([image is not None for image in images])] = pixels
         return out
 
-    def _augmented(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> Tensor:
+    def _augmented(self, found: Sequence[tuple[Image.Image, int]]) -> Tensor:
         if self.augmentation == "crop":
-            return _to_tensor([_random_crop(image, self.size, seed) for image, seed in zip(images, seeds, strict=True)])
-        pixels = _to_tensor([_fit(image, self.size) for image in images])
-        return pixels if self.augmentation == "none" else _shifted(pixels, seeds)
+            return torch.stack([_random_crop(image, self.size, seed) for image, seed in found])
+        pixels = torch.stack([_fit(image, self.size) for image, _ in found])
+        return pixels if self.augmentation == "none" else _shifted(pixels, [seed for _, seed in found])
 
 
 def _seed(seed: int, step: int, index: int) -> int:
@@ -58,15 +57,11 @@ def _seed(seed: int, step: int, index: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _to_tensor(images: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(images)).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-
-
 def _fit(image: Image.Image, size: int) -> Tensor:
     """The square in the centre, scaled to `size`: uint8 [3, size, size]."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return resized(image, (size, size), (left, top, left + side, top + side))
+    return resized(image, (size, size), (left, top, left + side, top + side)).contiguous()
 
 
 def _random_crop(image: Image.Image, size: int, seed: int) -> Tensor:
@@ -77,14 +72,14 @@ def _random_crop(image: Image.Image, size: int, seed: int) -> Tensor:
     width = min(round(math.sqrt(pixels * aspect)), image.width)
     height = min(round(math.sqrt(pixels / aspect)), image.height)
     left, top = int(x * (image.width - width + 1)), int(y * (image.height - height + 1))
-    return resized(image, (size, size), (left, top, left + width, top + height))
+    return resized(image, (size, size), (left, top, left + width, top + height)).contiguous()
 
 
 def _shifted(pixels: Tensor, seeds: Sequence[int], noise: float = 0.03) -> Tensor:
     size = pixels.shape[2]
     reach = size // 8
-    padded = torch.nn.functional.pad(pixels, (reach,) * 4, mode="replicate")
-    moved, drawn = torch.empty_like(pixels), torch.empty_like(pixels)
+    padded = torch.nn.functional.pad(pixels.float().div_(255), (reach,) * 4, mode="replicate")
+    moved, drawn = (torch.empty(pixels.shape) for _ in range(2))
     generator = torch.Generator()
     for row, seed in enumerate(seeds):
         down, right = torch.randint(0, 2 * reach + 1, (2,), generator=generator.manual_seed(seed)).tolist()

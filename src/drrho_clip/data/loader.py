@@ -31,7 +31,7 @@ CACHE_SHARE, LEAST_CACHE = 1 / 8, 256 * 2**20  # of a node's memory, and in byte
 class Batch:
     """One rank's part of a global batch."""
 
-    images: Tensor  # [b, 3, h, w] float32
+    images: Tensor  # [b, 3, h, w] uint8, or float32 in 0..1: see ImageBatcher; `models.normalise` takes either
     tokens: Tensor  # [b, context] int64
     index: Tensor  # [b] int64, the samples' stable indices
     valid: Tensor  # [b] bool, false where the image could not be decoded

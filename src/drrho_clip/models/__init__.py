@@ -11,7 +11,7 @@ from drrho_clip.models.architectures import (
 )
 from drrho_clip.models.batches import encode_images, encode_pairs, encode_texts
 from drrho_clip.models.checkpoints import CheckpointWeights, checkpoint_weights, list_checkpoints
-from drrho_clip.models.encoder import Encoder
+from drrho_clip.models.encoder import Encoder, normalise
 from drrho_clip.models.export import exported_sha256, save_export
 from drrho_clip.models.identity import ModelIdentity, Preprocessing, refuse_mix
 from drrho_clip.models.load import load_checkpoint, load_model
@@ -34,6 +34,7 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "load_model",
+    "normalise",
     "parameter_count",
     "refuse_mix",
     "save_export",

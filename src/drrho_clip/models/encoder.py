@@ -58,7 +58,7 @@ class Encoder:
 
         known = self.identity.preprocessing
         mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (known.mean, known.std))
-        return images.float().div_(255).sub_(mean).div_(std)
+        return normalise(images, mean, std)
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """Return float32 unit-norm features [n, dim] on `device`, of uint8 images [n, 3, height, width]."""
@@ -80,3 +80,14 @@ class Encoder:
         import torch
 
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.identity.precision == "bf16")
+
+
+def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Return (images - mean) / std as float32, of images [n, 3, height, width] in bytes (uint8) or in 0..1 (float32).
+
+    mean, std: [3, 1, 1] on the same device, of values in 0..1.
+    """
+    import torch
+
+    pixels = images.float().div_(255) if images.dtype == torch.uint8 else images.clone()
+    return pixels.sub_(mean).div_(std)

@@ -27,5 +27,6 @@ def _batch_bytes(config: TrainConfig, world_size: int) -> int:
 
     info = architecture_info(config.architecture)
     reference = 2 * 2 * max(info.embed_dim, 1024) if config.reference else 0  # fp16, of a model that may be the larger one
-    sample = 3 * info.image_size**2 * 4 + info.context_length * 8 + reference + 16
+    pixel = 4 if config.augmentation == "shift" else 1  # see ImageBatcher
+    sample = 3 * info.image_size**2 * pixel + info.context_length * 8 + reference + 16
     return -(-config.read_size // world_size) * sample

@@ -20,6 +20,7 @@ from drrho_clip.errors import TrainingError
 from drrho_clip.method.contrastive import Pair
 from drrho_clip.method.objective import Objective, ObjectiveResult, SelectedContrastive
 from drrho_clip.method.weights import SampleWeights
+from drrho_clip.models import architecture_info, normalise
 from drrho_clip.observe import get_logger, progress
 from drrho_clip.storage.lease import KeptLease
 from drrho_clip.training.accumulation import forward_backward
@@ -44,7 +45,7 @@ class Towers(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor, tokens: Tensor) -> Pair:
-        """images [b, 3, h, w], tokens [b, context] -> ([b, d], [b, d])."""
+        """images [b, 3, h, w] as `normalise` leaves them, tokens [b, context] -> ([b, d], [b, d])."""
         image, text = self.model.encode_image(images), self.model.encode_text(tokens)  # type: ignore[operator]
         return nn.functional.normalize(image.float(), dim=-1), nn.functional.normalize(text.float(), dim=-1)
 
@@ -92,6 +93,8 @@ class Trainer:
         self.config, self.make, self.history, self.checkpoints = config, make, history, checkpoints
         self.device = distributed.local_device()
         self.model, self.objective = model.to(self.device), objective.to(self.device)
+        info = architecture_info(config.architecture)
+        self.mean, self.std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (info.mean, info.std))
         self.by_rows: dict[str, ByRows] = dict(objective.by_rows())
         self.weights = None
         if config.record_weights == "yes":
@@ -186,7 +189,7 @@ class Trainer:
     def _forward(self, towers: nn.Module, images: Tensor, tokens: Tensor) -> Pair:
         half = self.config.precision == "bf16" or (self.config.precision == "auto" and self.device.type == "cuda")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            features: Pair = towers(images, tokens)
+            features: Pair = towers(normalise(images, self.mean, self.std), tokens)
         return features
 
     def _log(self, interval: Interval, batch: Batch, features: Pair, result: ObjectiveResult, norm: Tensor) -> None:

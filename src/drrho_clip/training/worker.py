@@ -100,7 +100,7 @@ def batch_maker(config: TrainConfig, manifest: Manifest, store: Store) -> BatchM
         reader=SampleReader(store, manifest, sample_cache(config.workers, len(distributed.node_ranks()), memory_limit())),
         order=order,
         features=FeatureReader(store, config.dataset, config.reference, manifest) if config.reference else None,
-        images=ImageBatcher(info.image_size, info.mean, info.std, config.augmentation, config.seed),
+        images=ImageBatcher(info.image_size, info.mean, config.augmentation, config.seed),
         tokenize=tokenizer(config.architecture),
         rank=distributed.rank(),
         world_size=distributed.world_size(),
