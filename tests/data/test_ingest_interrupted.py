@@ -16,7 +16,7 @@ from drrho_clip.data.writer import read_keys
 from drrho_clip.errors import DataError, StorageError
 from drrho_clip.storage import open_store
 
-WRITES = 3 * 3 + 2  # three shards of three files each, the version and manifest.json
+WRITES = 3 * 4 + 2  # three shards of three files each and what says that one is there, the version and manifest.json
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def ingest(uri: str) -> None:
         "samples": 400,
         "heldout_fraction": 0.2,
         "shard_samples": 40,
-        "workers": 1,
+        "workers": 2,
     }
     step(IngestConfig.parse(settings), open_store(uri))
 
@@ -103,7 +103,7 @@ STEP_FUNCTIONS: dict[str, Callable[[str], None]] = {"ingest": ingest, "reference
 class Soak:
     """Rounds of the three steps in a store of their own each; `kills` counts by step."""
 
-    def __init__(self, uri: str, seed: int, kills_a_step: int = 8) -> None:
+    def __init__(self, uri: str, seed: int, kills_a_step: int) -> None:
         self.uri, self.kills, self.rounds = uri, Counter[str](), 0
         self._kills_a_step = kills_a_step
         self._random = random.Random(seed)
@@ -179,11 +179,12 @@ def main() -> None:
     """Run it against a SeaweedFS of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--kills-a-step", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, SeaweedServer(Path(folder)) as server:
         os.environ |= server.environment
-        soak = Soak(server.store_uri, arguments.seed)
+        soak = Soak(server.store_uri, arguments.seed, arguments.kills_a_step)
         soak.run(arguments.kills)
         print(json.dumps(soak.summary()))
 

@@ -88,7 +88,10 @@ def _open(config: IngestConfig, store: Store) -> tuple[Manifest | None, Source]:
 
 
 def _ledger(config: IngestConfig, store: Store, existing: Manifest | None, source: Source) -> Ledger:
-    return RowLedger(store, existing, config, _settings(config)) if source.downloads else Ledger(store, existing)
+    settings = _settings(config)
+    if source.downloads:
+        return RowLedger(store, existing, config, settings)
+    return Ledger(store, existing, config, settings | {"fingerprint": source.fingerprint()})
 
 
 def _group_work(config: IngestConfig, store: Store, existing: Manifest | None, source: Source) -> GroupWork:
@@ -142,7 +145,7 @@ def _add_new(
         _check_adopted(manifest, store, work)
     ledger.publish(writer.shards)
     publish(store, manifest)
-    ledger.clean(manifest.shards[len(existing.shards) if existing else 0 :])
+    ledger.clean()
     if work is not None:
         work.clean()
     _say_done(manifest, tally)
@@ -227,8 +230,9 @@ def _total(source: Source, config: IngestConfig) -> int | None:
 
 def _prepared(source: Source, config: IngestConfig, ledger: Ledger) -> Generator[Prepared | Rejected, None, None]:
     """Prepare what is new in the source."""
+    done = len(ledger.known) + len(ledger.written)
     with closing(_rows(source, config, ledger)) as rows:
-        shown = progress(rows, what=f"ingest {config.dataset}", total=_total(source, config), unit="img", done=len(ledger.known))
+        shown = progress(rows, what=f"ingest {config.dataset}", total=_total(source, config), unit="img", done=done)
         with closing(prepare_all(shown, config, with_looks=source.downloads)) as results:
             yield from results
 
@@ -240,7 +244,8 @@ def _put_together(work: GroupWork, config: IngestConfig, ledger: Ledger) -> Gene
     for result in itertools.islice(new, _limit(config, ledger)):
         if result.was_sample:
             keys.add(result.row.key)
-        yield result.row
+        if isinstance(result.row, Rejected) or result.row.key not in ledger.written:
+            yield result.row
 
 
 def _limit(config: IngestConfig, ledger: Ledger) -> int | None:
@@ -271,6 +276,8 @@ def _rows(source: Source, config: IngestConfig, ledger: Ledger) -> Generator[Row
                 if row.key in known:
                     continue
                 keys.add(row.key)
+                if row.key in ledger.written:
+                    continue
             yield with_split(row, config)
     finally:
         if isinstance(found, Generator):

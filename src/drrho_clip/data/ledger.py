@@ -1,7 +1,7 @@
-"""Who keeps account of the rows of an ingest: nobody for sources that cost nothing to read again, else an outcome table.
+"""Who keeps account of the rows of an ingest: which samples are there, and for tables of URLs an outcome table of all rows.
 
-With an outcome table a row that is known is never fetched again, unless it failed for a passing reason and that is asked for.
-While an ingest goes on the table's parts lie beside the shards, so that one that was killed goes on behind its last shard.
+While an ingest goes on the account of each shard lies beside it, so that one that was killed goes on behind its last shard. With
+an outcome table a row that is known is never fetched again, unless it failed for a passing reason and that is asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from drrho_clip.data.download.reasons import PASSING_REASONS
 from drrho_clip.data.duplicates import Duplicates
 from drrho_clip.data.manifest import CHECKED_AT_ONCE, Manifest, Shard, dataset_id
-from drrho_clip.data.outcomes import OK, Outcome, OutcomeFile, note_of, outcome_of, published_tables, to_bytes
+from drrho_clip.data.outcomes import OK, Outcome, OutcomeFile, OutcomePart, note_of, outcome_of, published_tables, to_bytes
 from drrho_clip.data.prepare import Prepared
 from drrho_clip.data.sources.base import LEFT_OUT, REASONS, Rejected
 from drrho_clip.data.sources.columns import row_key
@@ -41,19 +41,40 @@ _PASSING = frozenset(_NUMBERS[reason] for reason in PASSING_REASONS)
 
 
 class Ledger:
-    """Knows the keys of the samples that are there, and keeps no account."""
+    """Knows the samples that are there, by their keys. Rows that gave none cost little: they are looked at every time."""
 
     unique_keys = False  # whether two rows can have one key
     changed = False  # whether there is something to publish besides shards
 
-    def __init__(self, store: Store, existing: Manifest | None) -> None:
-        self.known: Collection[str] = _known_keys(store, existing)
+    def __init__(self, store: Store, existing: Manifest | None, config: IngestConfig, made: dict[str, Any]) -> None:
+        """Begin; `made` is what the account of a killed ingest must have been made with to count."""
+        self._store, self._existing, self._dataset = store, existing, config.dataset
+        made = {"settings": made, "grown from": existing.id if existing else None}
+        self._fingerprint = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()
+        self._part = OutcomePart()
+        self._parts: list[str] = []  # of the shards of this ingest
+        self.known: Collection[str] = self._known()
+        self.written: set[str] = set()  # samples that are in shards of this ingest, which was killed
 
     def read_published(self, tally: Tally) -> None:
         """Take over what is published: rows that are not tried again."""
 
     def catch_up(self, writer: ShardWriter, tally: Tally) -> None:
         """Take over what is there: what is published, and finished shards of an ingest that was killed."""
+        self.read_published(tally)
+        if self._existing:
+            shards = self._existing.shards
+            if self._store.head(layout.shard_outcomes(shards[-1].key)):  # an ingest was killed after it had published
+                self._delete([layout.shard_outcomes(shard.key) for shard in shards])
+        rows = 0
+        while (part := self._left(writer)) is not None:
+            table, note = part
+            self._take_over(table, tally)
+            writer.adopt(Shard(**note["shard"]), note["files"], note["exchanged"])
+            self._parts.append(layout.shard_outcomes(note["shard"]["key"]))
+            rows += table.num_rows
+        if self._parts:
+            get_logger().info("ingest_goes_on", dataset=self._dataset, shards=len(self._parts), rows=rows)
 
     def judge(self, sample: Prepared) -> Prepared | Rejected:
         """Return the sample, or its rejection as a duplicate."""
@@ -63,16 +84,61 @@ class Ledger:
         """Take note of a row without a sample."""
 
     def wrote(self, shard: Shard, samples: Sequence[Prepared], writer: ShardWriter) -> None:
-        """Take note of a shard that is in the store."""
+        """Take note of a shard; the part that says so lies beside it until the dataset is published."""
+        for position, sample in enumerate(samples):
+            self._part.add(outcome_of(sample, shard.base + position))
+        note = {
+            "fingerprint": self._fingerprint,
+            "shard": shard.model_dump(),
+            "files": writer.files_of(shard),
+            "exchanged": writer.exchanged,
+        }
+        self._parts.append(layout.shard_outcomes(shard.key))
+        self._store.write(self._parts[-1], to_bytes(self._end_part(), note))
 
     def publish(self, shards: Sequence[Shard]) -> None:
         """Write the account of a dataset that has these shards from now on."""
 
-    def clean(self, published: Sequence[Shard]) -> None:
-        """Remove from the store what was of use only until these shards were published."""
+    def clean(self) -> None:
+        """Remove from the store what was of use only until the shards of this ingest were published."""
+        self._delete(self._parts)
 
     def close(self) -> None:
         """Remove temporary files."""
+
+    def _known(self) -> Collection[str]:
+        return _known_keys(self._store, self._existing)
+
+    def _take_over(self, part: pa.Table, tally: Tally) -> None:
+        """Count the rows that belong to a shard of a killed ingest."""
+        for row in part.to_pylist():
+            self.written.add(row["key"])
+            tally.replay_good(row["mode"], row["class"], "")
+
+    def _end_part(self) -> pa.Table:
+        return self._part.end()
+
+    def _left(self, writer: ShardWriter) -> tuple[pa.Table, dict[str, Any]] | None:
+        """Return the part of the next shard, if the same ingest has left it and its shard, whole."""
+        key = layout.shard_outcomes(layout.shard(self._dataset, len(writer.shards)))
+        try:
+            with pq.ParquetFile(io.BytesIO(self._store.read(key))) as file:
+                note = note_of(file)
+                if note.get("fingerprint") != self._fingerprint or note["shard"]["base"] != writer.total:
+                    return None
+                found = (self._store.head(name) for name in note["files"])
+                if any(info is None or info.etag != etag for info, etag in zip(found, note["files"].values(), strict=True)):
+                    return None
+                return file.read(), note
+        except (ObjectMissing, pa.ArrowException):
+            return None
+
+    def _delete(self, parts: Sequence[str]) -> None:
+        """Remove parts, the last one last: where it is gone, all are."""
+        if parts:
+            with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
+                list(pool.map(self._store.delete, parts[:-1]))
+            self._store.delete(parts[-1])
 
 
 class RowLedger(Ledger):
@@ -80,13 +146,10 @@ class RowLedger(Ledger):
 
     unique_keys = True
 
-    def __init__(self, store: Store, existing: Manifest | None, config: IngestConfig, settings: dict[str, Any]) -> None:
-        """Begin; `settings` are those that parts of a killed ingest must have been made with."""
-        self._store, self._existing, self._dataset = store, existing, config.dataset
-        made = {"settings": settings, "grown from": existing.id if existing else None}
-        self._fingerprint = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()
+    def __init__(self, store: Store, existing: Manifest | None, config: IngestConfig, made: dict[str, Any]) -> None:
+        """As above; `made` are the settings."""
         self._rows = KnownRows(retry=config.retry_failed)
-        self.known = self._rows
+        super().__init__(store, existing, config, made)
         self._duplicates = Duplicates(config.drop_duplicates)
         self._file = OutcomeFile()
         self._tables = 0
@@ -101,28 +164,6 @@ class RowLedger(Ledger):
         if self._existing:
             self._read(self._existing, tally)
 
-    def catch_up(self, writer: ShardWriter, tally: Tally) -> None:
-        """Read the outcome tables and adopt the shards of an ingest that was killed."""
-        self.read_published(tally)
-        if self._existing:
-            last = self._existing.shards[-1]
-            if self._store.head(layout.shard_outcomes(last.key)):  # an ingest was killed after it had published
-                self.clean(self._existing.shards)
-        first = len(writer.shards)
-        while (part := self._part(writer)) is not None:
-            table, note = part
-            self._file.append(table)
-            for row in table.to_pylist():
-                self._rows.settle(row["key"], row["state"])
-                self._remember(row)
-                if row["state"] == OK:
-                    tally.replay_good(row["mode"], row["class"], row["duplicate"] or "")
-                else:
-                    tally.replay(row["key"], row["state"], row["detail"] or "")
-            writer.adopt(Shard(**note["shard"]), note["files"], note["exchanged"])
-        if len(writer.shards) > first:
-            get_logger().info("ingest_goes_on", dataset=self._dataset, shards=len(writer.shards) - first, rows=self._file.rows)
-
     def judge(self, sample: Prepared) -> Prepared | Rejected:
         """Return the sample, marked if it is a duplicate, or its rejection as one."""
         return self._duplicates.judge(sample)
@@ -130,36 +171,40 @@ class RowLedger(Ledger):
     def note(self, row: Rejected) -> None:
         """Take note of a row without a sample."""
         self._rows.settle(row.key, row.reason)
-        self._file.add(outcome_of(row))
+        self._part.add(outcome_of(row))
 
     def wrote(self, shard: Shard, samples: Sequence[Prepared], writer: ShardWriter) -> None:
-        """Take note of a shard; the part that says so lies beside it until the dataset is published."""
-        for position, sample in enumerate(samples):
+        """Take note of a shard and its rows."""
+        for sample in samples:
             self._rows.settle(sample.key, OK)
-            self._file.add(outcome_of(sample, shard.base + position))
-        note = {
-            "fingerprint": self._fingerprint,
-            "shard": shard.model_dump(),
-            "files": writer.files_of(shard),
-            "exchanged": writer.exchanged,
-        }
-        self._store.write(layout.shard_outcomes(shard.key), to_bytes(self._file.end_part(), note))
+        super().wrote(shard, samples, writer)
 
     def publish(self, shards: Sequence[Shard]) -> None:
         """Write the outcome table of this ingest; it counts from the moment on that a manifest has these shards."""
-        self._file.end_part()
+        self._end_part()
         self._file.publish(self._store, self._dataset, self._tables + 1, {"dataset_id": dataset_id(shards)})
-
-    def clean(self, published: Sequence[Shard]) -> None:
-        """Remove the parts beside these shards, the last one last: where it is gone, all are."""
-        parts = [layout.shard_outcomes(shard.key) for shard in published]
-        with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
-            list(pool.map(self._store.delete, parts[:-1]))
-        self._store.delete(parts[-1])
 
     def close(self) -> None:
         """Remove the temporary file."""
         self._file.close()
+
+    def _known(self) -> Collection[str]:
+        return self._rows
+
+    def _take_over(self, part: pa.Table, tally: Tally) -> None:
+        self._file.append(part)
+        for row in part.to_pylist():
+            self._rows.settle(row["key"], row["state"])
+            self._remember(row)
+            if row["state"] == OK:
+                tally.replay_good(row["mode"], row["class"], row["duplicate"] or "")
+            else:
+                tally.replay(row["key"], row["state"], row["detail"] or "")
+
+    def _end_part(self) -> pa.Table:
+        part = super()._end_part()
+        self._file.append(part)
+        return part
 
     def _read(self, existing: Manifest, tally: Tally) -> None:
         samples = 0
@@ -185,21 +230,6 @@ class RowLedger(Ledger):
             self._duplicates.remember(row["sha256"], row["look"], row["duplicate"] or "")
         elif row["state"] == "duplicate_look":
             self._duplicates.remember(row["sha256"], None, "look")
-
-    def _part(self, writer: ShardWriter) -> tuple[pa.Table, dict[str, Any]] | None:
-        """Return the part of the next shard, if the same ingest has left it and its shard, whole."""
-        key = layout.shard_outcomes(layout.shard(self._dataset, len(writer.shards)))
-        try:
-            with pq.ParquetFile(io.BytesIO(self._store.read(key))) as file:
-                note = note_of(file)
-                if note.get("fingerprint") != self._fingerprint or note["shard"]["base"] != writer.total:
-                    return None
-                found = (self._store.head(name) for name in note["files"])
-                if any(info is None or info.etag != etag for info, etag in zip(found, note["files"].values(), strict=True)):
-                    return None
-                return file.read(), note
-        except (ObjectMissing, pa.ArrowException):
-            return None
 
 
 class KnownRows(Collection[str]):

@@ -112,16 +112,12 @@ def published_tables(store: Store, manifest: Manifest) -> Iterator[tuple[int, It
                 raise DataError(f"An outcome table cannot be read: {error}", where=store.uri_of(info.key)) from None
 
 
-class OutcomeFile:
-    """The outcome table of one ingest while it grows, in the temporary folder."""
+class OutcomePart:
+    """Rows of the table that came since the last shard."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="drrho-outcomes-")
-        self._path = Path(self._folder.name) / "outcomes.parquet"
-        self._writer = pq.ParquetWriter(self._path, SCHEMA, compression="zstd")
         self._waiting: list[Outcome] = []
-        self._part: list[pa.Table] = []  # since the last shard
-        self.rows = 0
+        self._tables: list[pa.Table] = []
 
     def add(self, row: Outcome) -> None:
         """Add one row."""
@@ -129,19 +125,31 @@ class OutcomeFile:
         if len(self._waiting) >= _BATCH_ROWS:
             self._pack()
 
-    def end_part(self) -> pa.Table:
-        """Write what came since the last call, and return it."""
+    def end(self) -> pa.Table:
+        """Return them and begin anew."""
         self._pack()
-        table = pa.concat_tables(self._part) if self._part else SCHEMA.empty_table()
-        self._part = []
-        self.append(table)
+        table = pa.concat_tables(self._tables) if self._tables else SCHEMA.empty_table()
+        self._tables = []
         return table
+
+    def _pack(self) -> None:
+        if self._waiting:
+            self._tables.append(pa.Table.from_pylist(self._waiting, SCHEMA))
+            self._waiting = []
+
+
+class OutcomeFile:
+    """The outcome table of one ingest while it grows, in the temporary folder."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="drrho-outcomes-")
+        self._path = Path(self._folder.name) / "outcomes.parquet"
+        self._writer = pq.ParquetWriter(self._path, SCHEMA, compression="zstd")
 
     def append(self, table: pa.Table) -> None:
         """Write a whole part."""
         if table.num_rows:
             self._writer.write_table(table.replace_schema_metadata(None).combine_chunks())
-        self.rows += table.num_rows
 
     def publish(self, store: Store, dataset: str, number: int, note: dict[str, Any]) -> None:
         """Put the table into the store, under a name that says its bytes: two ingests at once cannot spoil each other's."""
@@ -155,8 +163,3 @@ class OutcomeFile:
         """Remove the temporary file."""
         self._writer.close()
         self._folder.cleanup()
-
-    def _pack(self) -> None:
-        if self._waiting:
-            self._part.append(pa.Table.from_pylist(self._waiting, SCHEMA))
-            self._waiting = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -105,13 +106,23 @@ def _pool(workers: int, *, shrinking: bool) -> ProcessPoolExecutor:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "drrho_clip.data.resize"] if shrinking else [__name__])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_use_one_thread if shrinking else None)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(shrinking,))
 
 
-def _use_one_thread() -> None:
-    import torch
+def _begin(shrinking: bool) -> None:
+    """Prepare a worker: it ends with its parent, also where that is killed, and needs no other thread."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if shrinking:
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _prepare_batch(rows: list[Row], limits: ImageLimits) -> list[Prepared | Rejected]:
