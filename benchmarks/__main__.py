@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.activations import activations
 from benchmarks.checkpoint import checkpoint_stall
 from benchmarks.download import download_rate
 from benchmarks.download_memory import download_memory
@@ -25,6 +26,7 @@ BENCHMARKS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "loss-time": loss_time,
     "loss-memory": loss_memory,
     "step": step_time,
+    "activations": activations,
     "ustate": ustate_time,
     "download": download_rate,
     "download-memory": download_memory,

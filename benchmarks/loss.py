@@ -50,9 +50,14 @@ def peak(step: Callable[..., None]) -> float:
     """Megabytes by which a step raises the peak of this process; a small one before brings in what is loaded once."""
     step(*(part[:16] for part in make_inputs()))
     inputs = make_inputs()
+    return peak_of(lambda: step(*inputs))
+
+
+def peak_of(work: Callable[[], None]) -> float:
+    """Megabytes by which some work raises the peak of this process above what it holds before."""
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from what is held now
     before = _kilobytes("VmRSS")
-    step(*inputs)
+    work()
     return (_kilobytes("VmHWM") - before) / 1024
 
 

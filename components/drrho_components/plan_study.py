@@ -37,6 +37,7 @@ def plan_study(
     train_architecture: str = "ViT-B-16",
     train_batch_size: int = 5120,
     train_accumulate: int = 1,
+    train_gradient_checkpointing: str = "no",
     train_samples: int = 1_280_000_000,
     train_learning_rate: float = 3.125e-4,
     train_weight_decay: float = 0.2,

@@ -48,6 +48,7 @@ def train(
     architecture: str = "ViT-B-16",
     batch_size: int = 5120,
     accumulate: int = 1,
+    gradient_checkpointing: str = "no",
     samples: int = 1_280_000_000,
     learning_rate: float = 3.125e-4,
     weight_decay: float = 0.2,

@@ -21,7 +21,7 @@ from drrho_clip.training.__main__ import main
 from drrho_clip.training.launch import run_locally
 from drrho_clip.training.step import Launch
 
-RUNS = ("w1", "w2", "parts", "shared")
+RUNS = ("w1", "w2", "parts", "blocks", "shared")
 
 
 def in_process(arguments: list[str]) -> None:
@@ -53,6 +53,7 @@ def test_two_processes_train_the_same_model_as_one(scenes_store: Store) -> None:
     train_with(1, scenes_store)
     train_with(2, scenes_store)
     train_with(2, scenes_store, run="parts", accumulate=2)
+    train_with(2, scenes_store, run="blocks", accumulate=2, gradient_checkpointing="yes")
     train_with(2, scenes_store, run="shared", u_home="shared")
     one, *others = ([json.loads(row) for row in scenes_store.read(layout.run_metrics(run)).splitlines()] for run in RUNS)
     for other in others:

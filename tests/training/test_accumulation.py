@@ -26,9 +26,11 @@ def forward(towers: nn.Module, images: Tensor, tokens: Tensor):
     return towers(images, tokens)
 
 
-def gradients(method: str, parts: int) -> list[Tensor]:
+def gradients(method: str, parts: int, *, checkpointing: bool = False) -> list[Tensor]:
     torch.manual_seed(0)
-    towers = Towers(create_model("drrho-nano"))
+    model = create_model("drrho-nano")
+    model.set_grad_checkpointing(checkpointing)
+    towers = Towers(model)
     objective = METHODS[method].parse({"temperature": 0.2, "learn_temperature": True}).build(samples=BATCH, epochs=1)
     generator = torch.Generator().manual_seed(1)
     reference = tuple(normalize(torch.randn(BATCH, 8, generator=generator), dim=1) for _ in range(2))
@@ -84,6 +86,16 @@ def test_parts_hold_less_at_a_time():
             gradients("drrho", parts)
         most[parts] = peak.most
     assert most[4] < 0.4 * most[1]
+
+
+def test_blocks_hold_less_with_gradient_checkpointing():
+    most = {}
+    for checkpointing in (False, True):
+        peak = Peak()
+        with torch.autograd.graph.saved_tensors_hooks(peak.pack, peak.unpack):
+            gradients("drrho", 1, checkpointing=checkpointing)
+        most[checkpointing] = peak.most
+    assert most[True] < 0.5 * most[False]
 
 
 class Noisy(nn.Module):

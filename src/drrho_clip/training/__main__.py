@@ -73,7 +73,7 @@ def _train(options: argparse.Namespace) -> None:
             raise TrainingError(
                 f"The GPU's memory is used up: {str(error).splitlines()[0]}",
                 where=f"rank {os.environ.get('RANK', '0')}",
-                fix="Raise accumulate, lower batch_size, or train on more GPUs.",
+                fix="Set gradient_checkpointing, raise accumulate, lower batch_size, or train on more GPUs.",
             ) from None
 
 

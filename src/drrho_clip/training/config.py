@@ -42,6 +42,9 @@ class TrainConfig(Config):
     accumulate: int = Field(
         1, ge=1, description="Passes through the model per step: each holds a part of a process's batch, the loss sees all of it"
     )
+    gradient_checkpointing: Literal["yes", "no"] = Field(
+        "no", description="Keep what goes into a transformer's block and compute the rest again backward: slower, in less memory"
+    )
     samples: int = Field(1_280_000_000, ge=1, description="Samples seen in all, rounded down to whole batches")
     learning_rate: float = Field(3.125e-4, gt=0)
     weight_decay: float = Field(0.2, ge=0)

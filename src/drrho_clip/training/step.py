@@ -24,6 +24,7 @@ Launch = Callable[[list[str]], None]
 
 ADVICE_PAIRS = 4096
 FREE = {
+    "gradient_checkpointing",
     "workers",
     "cache_path",
     "cache_gib",

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,6 +71,8 @@ def _work(config: TrainConfig, dataset_version: int, store: Store, watch: Launch
     make = batch_maker(config, manifest, store)
     torch.manual_seed(config.seed)
     model = create_model(config.architecture)
+    if config.gradient_checkpointing == "yes":
+        cast(Any, model).set_grad_checkpointing()
     epochs = math.ceil(config.steps / make.order.steps_per_epoch)
     reference_temperature = 1 / make.features.reference.identity.logit_scale if make.features else 1.0
     objective = config.objective().build(manifest.total, epochs, reference_temperature)
