@@ -134,16 +134,28 @@ def test_another_source_under_the_name_is_read_from_the_start(tmp_path: Path, de
     load_manifest(open_store(tmp_path / "store"), "pets").check(open_store(tmp_path / "store"))
 
 
-def test_its_workers_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    for number in range(300):
-        file = tmp_path / "data" / f"{number}.png"
+def with_workers(path: Path, count: int, **environment: str) -> subprocess.Popen[bytes]:
+    """Ingest as a user starts it, by two processes that shrink pictures."""
+    (path / "data").mkdir()
+    for number in range(count):
+        file = path / "data" / f"{number}.png"
         file.write_bytes(picture(2 * number + 51))
         file.with_suffix(".txt").write_text(f"picture {number}")
-    settings = {"dataset": "pets", "source": "folder", "path": tmp_path / "data", "workers": 2, "image_size": 8}
-    command = [sys.executable, "-m", "drrho_pipelines.cli", "ingest", "--store", tmp_path / "store", "--set", "shard_samples=8"]
+    settings = {"dataset": "pets", "source": "folder", "path": path / "data", "workers": 2, "image_size": 8, "shard_samples": 8}
+    command = [sys.executable, "-m", "drrho_pipelines.cli", "ingest", "--store", path / "store"]
     command += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    process = subprocess.Popen(command, start_new_session=True)
+    return subprocess.Popen(command, start_new_session=True, env={**os.environ, **environment})
+
+
+def test_the_temporary_folder_may_have_a_long_name(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    assert with_workers(tmp_path, 20, TMPDIR=str(folder)).wait() == 0
+    assert load_manifest(open_store(tmp_path / "store"), "pets").total == 20
+
+
+def test_its_workers_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    process = with_workers(tmp_path, 300)
     while not list(tmp_path.glob("store/**/*.tar")):
         assert process.poll() is None
     assert len(session(process.pid)) >= 4  # itself, the server of forks and two workers

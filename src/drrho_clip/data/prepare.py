@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -21,6 +22,7 @@ from drrho_clip.errors import DataError
 
 BATCH = 16  # rows sent to a worker at once
 LOOK_AHEAD = 3  # batches in flight per worker
+LONGEST_FOLDER = 64  # characters of the temporary folder's name, to which multiprocessing adds 32
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,10 @@ def _pool(workers: int, *, shrinking: bool) -> ProcessPoolExecutor:
     """Return processes that are forks of one that holds no more than the modules.
 
     A fork of this process would copy the threads and connections of storage clients in an unknown state; processes that start
-    from nothing would each hold 300 MB of torch, which shrinks the pictures.
+    from nothing would each hold 300 MB of torch, which shrinks the pictures. They do so where the temporary folder's name leaves
+    no room for that of a socket (at most 104 to 108 bytes, unix(7)).
     """
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("forkserver" if len(tempfile.gettempdir()) <= LONGEST_FOLDER else "spawn")
     context.set_forkserver_preload([__name__, "drrho_clip.data.resize"] if shrinking else [__name__])
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(shrinking,))
 
