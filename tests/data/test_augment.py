@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from drrho_clip.data.augment import ImageBatcher
+from drrho_clip.data.augment import ImageBatcher, channel_bytes
 
 MEAN = (0.5, 0.4, 0.3)
 
@@ -18,6 +18,7 @@ def test_pixels_are_fitted_and_stay_bytes(augmentation):
     image = Image.new("RGB", (48, 32), (255, 0, 51))
     batch = ImageBatcher(16, MEAN, augmentation)([image], 0, [0])
     assert (batch.shape, batch.dtype) == ((1, 3, 16, 16), torch.uint8)
+    assert batch.element_size() == channel_bytes(augmentation)
     assert batch.is_contiguous()
     assert batch.equal(torch.tensor([255, 0, 51], dtype=torch.uint8).view(1, 3, 1, 1).expand_as(batch))
 
@@ -26,6 +27,7 @@ def test_the_noise_of_shift_is_not_rounded():
     image = Image.new("RGB", (64, 64), (255, 0, 51))
     batch = ImageBatcher(64, MEAN, "shift")([image], 0, [0])
     assert batch.dtype == torch.float32
+    assert batch.element_size() == channel_bytes("shift")
     torch.testing.assert_close(batch[0].mean((1, 2)), torch.tensor([1.0, 0.0, 0.2]), atol=0.003, rtol=0)
     torch.testing.assert_close(batch[0].std((1, 2)), torch.full((3,), 0.03), atol=0.002, rtol=0)
 

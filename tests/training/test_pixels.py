@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from test_train import in_process
 from torch import Tensor
 
 from drrho_clip.data.images import decode_image
@@ -14,7 +15,6 @@ from drrho_clip.data.manifest import load_manifest
 from drrho_clip.data.reader import SampleReader
 from drrho_clip.models import architecture_info
 from drrho_clip.training import TrainConfig, train
-from drrho_clip.training.__main__ import main
 from drrho_clip.training.step import sample_order
 from drrho_clip.training.trainer import Towers
 
@@ -45,7 +45,3 @@ def test_pixels_are_normalised_as_open_clip_does_it(settings: dict[str, Any], sc
         [transform(decode_image(reader.get(int(i)).image)) for i in sample_order(config, manifest).batch(0, 0, 1)]
     )
     assert torch.cat(seen)[: len(expected)].equal(expected)
-
-
-def in_process(arguments: list[str]) -> None:
-    assert main(arguments) == 0

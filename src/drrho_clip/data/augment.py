@@ -18,6 +18,11 @@ from drrho_clip.data.resize import resized
 Augmentation = Literal["none", "shift", "crop"]
 
 
+def channel_bytes(augmentation: Augmentation) -> int:
+    """Bytes that a channel of a pixel takes in a batch: noise is not rounded."""
+    return 4 if augmentation == "shift" else 1
+
+
 @dataclass(frozen=True)
 class ImageBatcher:
     """Turns RGB images into one batch [n, 3, size, size]: bytes (uint8), or float32 in about 0..1 where noise was added.

@@ -23,10 +23,11 @@ def needed(config: TrainConfig, samples: int, *, processes: int, world_size: int
 
 
 def _batch_bytes(config: TrainConfig, world_size: int) -> int:
+    from drrho_clip.data.augment import channel_bytes
     from drrho_clip.models import architecture_info  # imports open_clip, which takes its time
 
     info = architecture_info(config.architecture)
     reference = 2 * 2 * max(info.embed_dim, 1024) if config.reference else 0  # fp16, of a model that may be the larger one
-    pixel = 4 if config.augmentation == "shift" else 1  # see ImageBatcher
-    sample = 3 * info.image_size**2 * pixel + info.context_length * 8 + reference + 16
+    image = 3 * info.image_size**2 * channel_bytes(config.augmentation)
+    sample = image + info.context_length * 8 + reference + 16
     return -(-config.read_size // world_size) * sample
